@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options of the modules that run inside graphite-web."""
+
+    DOCUMENTATION = r"""
+options:
+  python:
+    description:
+      - The Python that has graphite-web.
+    type: path
+    default: /usr/bin/python3
+  python_path:
+    description:
+      - Directories to search for O(local_settings).
+    type: list
+    elements: path
+    default:
+      - /etc/graphite
+  settings:
+    description:
+      - Name of Django's settings module.
+    type: str
+    default: graphite.settings
+  local_settings:
+    description:
+      - Name of the module with the settings of this host. The module fails if it does not import; graphite-web itself would
+        go on with its default settings and another database.
+    type: str
+    default: local_settings
+  user:
+    description:
+      - User that graphite-web runs as. Whatever the module does to the database, it does as this user, so that no file is
+        left to root.
+    type: str
+    default: _graphite
+notes:
+  - The module has to run as root or as O(user).
+  - In check mode, on a host that does not have graphite-web yet, the module reports that it would change something.
+"""

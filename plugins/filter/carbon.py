@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Carbon's configuration as data. Each filter is documented beside this file."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import (
+    carbon_cache_problems,
+    carbonlink_hosts,
+    config_value,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
+    RetentionError,
+    format_retentions,
+    parse_retentions,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import first_match
+
+
+def carbon_retentions(text: str) -> str:
+    try:
+        return format_retentions(parse_retentions(text))
+    except RetentionError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def finest_retention(schemas: list[dict], metric: str) -> int | None:
+    rule = first_match(schemas, metric)
+    try:
+        return parse_retentions(rule["retentions"])[0].seconds_per_point if rule else None
+    except RetentionError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {
+            "carbon_cache_problems": carbon_cache_problems,
+            "carbon_config_value": config_value,
+            "carbon_retentions": carbon_retentions,
+            "carbonlink_hosts": carbonlink_hosts,
+            "finest_retention": finest_retention,
+        }

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""StatsD's configuration as data. Each filter is documented beside this file."""
+
+from __future__ import annotations
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_config import statsd_problems
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {"statsd_problems": statsd_problems}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""carbon.conf and the variables of the role carbon_cache.
+
+Source of the format: ``carbon/conf.py`` of carbon 1.1.10 (Python's ``ConfigParser`` with interpolation). This file is
+private to the collection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
+    aggregation_problems,
+    schema_problems,
+)
+
+# carbon_cache_instances and carbon_cache_bind_address own these; a second source would contradict them in silence.
+OWNED_SETTINGS = (
+    "LINE_RECEIVER_INTERFACE",
+    "LINE_RECEIVER_PORT",
+    "CACHE_QUERY_INTERFACE",
+    "CACHE_QUERY_PORT",
+    "LOCAL_DATA_DIR",
+)
+
+
+def port_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not a port number, else ``None``; ``name`` says which variable it is."""
+    if isinstance(value, bool) or not re.match(r"\d+\Z", str(value)) or not 1 <= int(str(value)) <= 65535:
+        return f"{name} is {value}; a port is a number from 1 to 65535."
+    return None
+
+
+def address_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not an IP address to listen on, else ``None``."""
+    try:
+        ipaddress.ip_address(str(value))
+    except ValueError:
+        return f"{name} is '{value}'; give an IP address of the host, such as 127.0.0.1, or 0.0.0.0 for all."
+    return None
+
+
+def config_value(value: object) -> str:
+    """Return ``value`` as the text that carbon reads back as the same value."""
+    return str(value).replace("%", "%%")
+
+
+def carbonlink_hosts(instances: list[dict], address: str = "127.0.0.1") -> list[str]:
+    """Return graphite-web's ``CARBONLINK_HOSTS`` for ``instances`` at ``address``, in their order.
+
+    The order and the instance names decide which cache is asked for a metric; both must be those of the relay, if
+    there is one.
+    """
+    host = f"[{address}]" if ":" in address else address
+    return [f"{host}:{instance['cache_query_port']}:{instance['name']}" for instance in instances]
+
+
+def carbon_cache_problems(variables: dict) -> list[str]:
+    """Return one sentence for each mistake in the role's variables, given without the prefix ``carbon_cache_``."""
+    return [
+        *_instance_problems(variables["instances"]),
+        *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
+        *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
+        *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
+        *_settings_problems(variables["settings"]),
+    ]
+
+
+def _instance_problems(instances: list[dict]) -> list[str]:
+    problems = []
+    if not instances:
+        problems.append("carbon_cache_instances is empty; carbon needs at least one instance to receive metrics.")
+    uses: list[int] = []
+    for instance in instances:
+        for key in ("line_receiver_port", "cache_query_port"):
+            problem = port_problem(f"carbon_cache_instances: {key} of instance '{instance['name']}'", instance[key])
+            if problem:
+                problems.append(problem)
+            else:
+                uses.append(int(instance[key]))
+        if not re.match(r"[A-Za-z0-9_-]+\Z", instance["name"]):
+            problems.append(f"carbon_cache_instances: '{instance['name']}' cannot name a unit; use letters, digits, '_' and '-'.")
+    for port, count in Counter(uses).items():
+        if count > 1:
+            problems.append(f"carbon_cache_instances uses port {port} {count} times; give each listener a port of its own.")
+    for name, count in Counter(instance["name"] for instance in instances).items():
+        if count > 1:
+            problems.append(f"carbon_cache_instances has {count} instances '{name}'; give each a name of its own.")
+    return problems
+
+
+def _settings_problems(settings: dict) -> list[str]:
+    problems = []
+    for name, value in settings.items():
+        if name.upper() in OWNED_SETTINGS:
+            problems.append(
+                f"carbon_cache_settings has {name}, which carbon_cache_instances, carbon_cache_bind_address or"
+                " carbon_cache_whisper_directory decides; set it there."
+            )
+        if not re.match(r"[A-Z][A-Z0-9_]*\Z", name) or isinstance(value, (dict, list)) or "\n" in str(value):
+            problems.append(f"carbon_cache_settings has {name}: {value}; give an upper-case name and a value on one line.")
+    return problems

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What has to run inside the application: in its Python, with its settings, as its user.
+
+``_django.py`` runs the source of this file as a program. The request comes as JSON on standard input, the reply goes as
+JSON to standard output; whatever the application prints meanwhile goes to standard error. Works with Django 3.2 to 5.2.
+This file is private to the collection.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import sqlite3
+import sys
+import traceback
+from contextlib import closing
+
+
+class RefusalError(Exception):
+    """A state in which nothing may be done; ``kind`` tells the caller which one."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def load_application(local_settings: str) -> None:
+    """Load Django with the application's settings, and with nothing less than ``local_settings``."""
+    try:
+        import django
+        from django.conf import settings
+    except ImportError as error:
+        raise RefusalError("not_installed", f"Django cannot be imported: {error}") from error
+    try:
+        importlib.import_module(os.environ["DJANGO_SETTINGS_MODULE"].partition(".")[0])
+    except ModuleNotFoundError as error:
+        raise RefusalError("not_installed", f"the application cannot be imported: {error}") from error
+    try:
+        settings.DATABASES  # noqa: B018  # the access imports the settings
+        # Graphite-web only prints a line when they cannot be imported, and goes on with the wrong database.
+        importlib.import_module(local_settings)
+        django.setup()
+    except Exception as error:
+        raise RefusalError(
+            "settings",
+            f"the settings do not import: {type(error).__name__}: {error}. {_innermost(error, local_settings)}",
+        ) from error
+
+
+def _innermost(error: BaseException, name: str) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"See {error.filename}, line {error.lineno}."
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(f"{name}.py")]
+    return f"See {frames[-1].filename}, line {frames[-1].lineno}." if frames else ""
+
+
+def sqlite_path(connection) -> str | None:
+    """Return the path of the database file, or ``None`` if the engine is not SQLite with a file."""
+    name = str(connection.settings_dict["NAME"])
+    return name if connection.vendor == "sqlite" and "memory" not in name else None
+
+
+def has_content(path: str | None) -> bool:
+    """Tell whether there is a database to read; asking SQLite itself would create an empty file."""
+    return path is None or (os.path.exists(path) and os.path.getsize(path) > 0)
+
+
+def pending_migrations(connection) -> list[str]:
+    """Return the migrations that the database lacks, in the order in which they apply, as ``app.name``."""
+    from django.db.migrations.loader import MigrationLoader
+
+    loader = MigrationLoader(connection if has_content(sqlite_path(connection)) else None)
+    _refuse_newer_database(loader)
+    pending: list[tuple[str, str]] = []
+    for leaf in sorted(loader.graph.leaf_nodes()):
+        pending += [node for node in loader.graph.forwards_plan(leaf) if node not in loader.applied_migrations and node not in pending]
+    return [".".join(node) for node in pending]
+
+
+def _refuse_newer_database(loader) -> None:
+    known = set(loader.disk_migrations)
+    for migration in loader.disk_migrations.values():
+        known.update(migration.replaces)
+    unknown = sorted(".".join(node) for node in set(loader.applied_migrations) - known if node[0] in loader.migrated_apps)
+    if unknown:
+        raise RefusalError(
+            "newer_database",
+            "the database is newer than the installed application, which does not know its migrations"
+            f" {', '.join(unknown)}. Install the release that wrote it, or restore an older copy of the database.",
+        )
+
+
+def migrate(connection, backup_directory: str | None) -> dict:
+    """Apply what is pending. An SQLite file is copied aside before and put back if a migration fails."""
+    from django.core.management import call_command
+    from django.core.management.commands.migrate import Command
+
+    applied: list[str] = []
+    faked: list[str] = []
+
+    class RecordingCommand(Command):
+        def migration_progress_callback(self, action, migration=None, fake=False):
+            if action == "apply_success":
+                (faked if fake else applied).append(f"{migration.app_label}.{migration.name}")
+
+    path = sqlite_path(connection)
+    existed = has_content(path)
+    backup = back_up(path, backup_directory) if path and existed else None
+    try:
+        # --fake-initial adopts tables that an older release made without a record of it.
+        call_command(
+            RecordingCommand(),
+            database=connection.alias,
+            interactive=False,
+            fake_initial=True,
+            run_syncdb=True,
+            verbosity=0,
+            skip_checks=True,
+        )
+    except Exception as error:
+        connection.close()
+        outcome = "The database was left as far as it came; the next run goes on from there."
+        if path and backup:
+            copy_database(backup, path)
+            outcome = f"The database was put back as it was before; its copy is {backup}."
+        elif path:
+            if os.path.exists(path):
+                os.unlink(path)
+            outcome = "The unfinished database was removed."
+        raise RefusalError(
+            "migration", f"migrating failed after {applied or 'nothing'}: {type(error).__name__}: {error}. {outcome}"
+        ) from error
+    return {"applied": applied, "faked": faked, "backup_file": backup}
+
+
+def back_up(path: str, directory: str | None) -> str:
+    """Copy the SQLite database at ``path`` to a new file beside it, or in ``directory``; return the file's path."""
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+    backup = os.path.join(directory or os.path.dirname(path), f"{os.path.basename(path)}.{stamp}")
+    copy_database(path, backup)
+    return backup
+
+
+def copy_database(source: str, target: str) -> None:
+    """Copy with SQLite's online backup, which is consistent while others read and write either file."""
+    with closing(sqlite3.connect(source, timeout=60)) as old, closing(sqlite3.connect(target, timeout=60)) as new:
+        old.backup(new)
+
+
+def read_user(name: str, password: str | None) -> dict | None:
+    """Return the state of a user, or ``None``. ``password_matches`` is ``None`` without a password to compare."""
+    from django.contrib.auth import get_user_model
+    from django.contrib.auth.hashers import check_password
+
+    user = get_user_model().objects.filter(username=name).first()
+    if user is None:
+        return None
+    return {
+        "email": user.email,
+        "superuser": user.is_superuser,
+        "staff": user.is_staff,
+        "active": user.is_active,
+        # Not user.check_password(), which may store the password anew.
+        "password_matches": None if password is None else check_password(password, user.password),
+    }
+
+
+def write_user(name: str, wanted: dict | None, password: str | None) -> None:
+    """Give the user the state ``wanted``; ``None`` deletes the user."""
+    from django.contrib.auth import get_user_model
+    from django.db import transaction
+
+    users = get_user_model().objects
+    with transaction.atomic():
+        if wanted is None:
+            users.filter(username=name).delete()
+            return
+        user = users.filter(username=name).first() or users.model(username=name)
+        user.email = wanted["email"]
+        user.is_superuser = wanted["superuser"]
+        user.is_staff = wanted["staff"]
+        user.is_active = wanted["active"]
+        if password is not None:
+            user.set_password(password)
+        user.save()
+
+
+def answer(request: dict) -> dict:
+    """Do what the request asks for and return the reply."""
+    load_application(request["local_settings"])
+    from django.db import connections
+    from django.db.utils import DatabaseError
+
+    connection = connections[request.get("database", "default")]
+    try:
+        if request["action"] == "pending":
+            return {"pending": pending_migrations(connection), "database": str(connection.settings_dict["NAME"])}
+        if request["action"] == "migrate":
+            return migrate(connection, request["backup_directory"])
+        if not has_content(sqlite_path(connection)):
+            raise RefusalError("no_schema", "the database has no tables yet; run metricstack.graphite.graphite_migrate before.")
+        if request["action"] == "read_user":
+            return {"user": read_user(request["name"], request["password"])}
+        write_user(request["name"], request["wanted"], request["password"])
+        return {}
+    except DatabaseError as error:
+        missing = "no such table" in str(error) or "does not exist" in str(error)
+        raise RefusalError("no_schema" if missing else "database", f"{type(error).__name__}: {error}") from error
+    except PermissionError as error:
+        raise RefusalError("permission", f"{error}. Give the file to the application's user.") from error
+    finally:
+        connections.close_all()
+
+
+def main() -> None:
+    reply_stream = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        reply = answer(json.load(sys.stdin))
+    except RefusalError as refusal:
+        reply = {"refusal": refusal.kind, "message": str(refusal)}
+    json.dump(reply, reply_stream)
+    reply_stream.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""The variables of the roles graphite_web and apache_wsgi. This file is private to the collection."""
+
+from __future__ import annotations
+
+import re
+
+import zoneinfo
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import port_problem
+
+_SQLITE = "django.db.backends.sqlite3"
+_SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+_SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+def graphite_web_problems(variables: dict) -> list[str]:
+    """Return one sentence for each mistake in the role's variables, given without the prefix ``graphite_web_``.
+
+    ``secret_key`` is ``None`` where the host makes its own.
+    """
+    problems = [port_problem("graphite_web_port", variables["port"])]
+    problems += [_count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads")]
+    if variables["secret_key"] is not None and not str(variables["secret_key"]).strip():
+        problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
+    problems.append(_time_zone_problem(variables["time_zone"]))
+    problems += _database_problems(variables["database"])
+    problems += [
+        f"graphite_web_settings has {name}, which is no name of a setting; settings are upper-case."
+        for name in variables["settings"]
+        if not _SETTING.match(str(name))
+    ]
+    problems += [
+        f"graphite_web_settings has {name}; set graphite_web_{name.lower()} instead, which other parts of the role read, too."
+        for name in ("SECRET_KEY", "DATABASES", "TIME_ZONE", "ALLOWED_HOSTS", "CARBONLINK_HOSTS")
+        if name in variables["settings"]
+    ]
+    return [problem for problem in problems + _user_problems(variables["users"]) if problem]
+
+
+def apache_wsgi_problems(sites: list[dict]) -> list[str]:
+    """Return one sentence for each mistake in the descriptions of sites."""
+    problems: list[str | None] = []
+    names: set[str] = set()
+    addresses: dict[tuple, str] = {}
+    for site in sites:
+        where = f"apache_wsgi_sites: site '{site['name']}'"
+        if not _SITE_NAME.match(site["name"]):
+            problems.append(f"{where} has a name that cannot name a file; use letters, digits, '_' and '-'.")
+        if site["name"] in names:
+            problems.append(f"{where} is there twice; give each site a name of its own.")
+        names.add(site["name"])
+        if site.get("state", "present") == "absent":
+            continue
+        port = site.get("port", 80)
+        problems.append(port_problem(f"{where}: port", port))
+        for option in ("processes", "threads"):
+            if option in site:
+                problems.append(_count_problem(f"{where}: {option}", site[option]))
+        problems += [f"{where} lacks {key}." for key in ("wsgi_script", "user", "group") if not site.get(key)]
+        address = (site.get("address") or "*", str(port), site.get("server_name") or "")
+        if address in addresses:
+            problems.append(f"{where} answers at the same address, port and server_name as '{addresses[address]}'; give it another one.")
+        addresses[address] = site["name"]
+    return [problem for problem in problems if problem]
+
+
+def _count_problem(name: str, value: object) -> str | None:
+    if isinstance(value, bool) or not re.match(r"[1-9]\d*\Z", str(value)):
+        return f"{name} is {value}; give a number of at least 1."
+    return None
+
+
+def _time_zone_problem(name: str) -> str | None:
+    known = zoneinfo.available_timezones()
+    # A controller without time zone data cannot judge; Django on the host does.
+    if known and name not in known:
+        return f"graphite_web_time_zone is '{name}', which is no time zone; give one such as Asia/Shanghai or UTC."
+    return None
+
+
+def _database_problems(database: dict) -> list[str]:
+    engine = database.get("engine") or _SQLITE
+    if not re.match(r"[A-Za-z_][\w.]*\.[\w.]+\Z", engine):
+        return [f"graphite_web_database: engine '{engine}' is no Django backend; give one such as {_SQLITE}."]
+    if engine == _SQLITE and not str(database.get("name", "/")).startswith("/"):
+        return [f"graphite_web_database: name '{database['name']}' must be the absolute path of a file for {_SQLITE}."]
+    if engine != _SQLITE and not database.get("name"):
+        return [f"graphite_web_database: name is missing; {engine} needs the name of the database."]
+    return []
+
+
+def _user_problems(users: list[dict]) -> list[str]:
+    problems = []
+    names = [user["name"] for user in users]
+    for position, user in enumerate(users):
+        if user.get("state", "present") == "present" and not user.get("password"):
+            problems.append(f"graphite_web_users: user '{user['name']}' has no password; give one, or state: absent.")
+        if not re.match(r"[\w.@+-]{1,150}\Z", user["name"]):
+            problems.append(f"graphite_web_users: '{user['name']}' is no user name for Django; use letters, digits and @ . + - _ only.")
+        if user["name"] in names[:position]:
+            problems.append(f"graphite_web_users has '{user['name']}' twice; keep one of the two.")
+    return problems

@@ -1,0 +1,121 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: graphite_migrate
+short_description: Bring graphite-web's database to the schema of the installed release
+version_added: 1.0.0
+description:
+  - Asks Django which migrations the database lacks, and applies them.
+  - An SQLite database is copied aside before it is changed. If a migration fails, the database is put back as it was, the
+    module fails, and the next run tries again. With other engines, what was applied before the failure stays.
+  - Tables that are there without a record of the migrations that make them, as old releases left them, are adopted.
+  - A database that is newer than the installed release is not touched; the module fails.
+author:
+  - metricstack maintainers (@metricstack)
+extends_documentation_fragment:
+  - metricstack.graphite.django
+options:
+  database:
+    description:
+      - The database, by its name in Django's setting C(DATABASES).
+    type: str
+    default: default
+  backup_directory:
+    description:
+      - Directory for the copy of an SQLite database, writable by O(user). Without it, the directory of the database. Copies
+        are named after the database and the time, and are never removed by this module.
+    type: path
+attributes:
+  check_mode:
+    description: Lists what is pending; creates no file, not even an empty database.
+    support: full
+  diff_mode:
+    description: Shows the pending migrations before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Bring the database up to date
+  metricstack.graphite.graphite_migrate:
+
+- name: List what is pending
+  metricstack.graphite.graphite_migrate:
+  check_mode: true
+  register: migration
+
+- name: Keep copies in a place of their own
+  metricstack.graphite.graphite_migrate:
+    backup_directory: /var/backups/graphite
+"""
+
+RETURN = r"""
+pending:
+  description: Migrations that the database lacked, in the order in which they apply, as C(app.name).
+  returned: success
+  type: list
+  elements: str
+  sample: [dashboard.0001_initial]
+applied:
+  description: Migrations that were run.
+  returned: success
+  type: list
+  elements: str
+faked:
+  description: Migrations that were only recorded, because their tables were there.
+  returned: success
+  type: list
+  elements: str
+backup_file:
+  description: Copy of the SQLite database as it was before; null if none was made.
+  returned: success
+  type: str
+  sample: /var/lib/graphite/graphite.db.20260102T030405.678901Z
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
+    DJANGO_ARGUMENT_SPEC,
+    Application,
+    ApplicationError,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **DJANGO_ARGUMENT_SPEC,
+            "database": {"type": "str", "default": "default"},
+            "backup_directory": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    application = Application(module)
+    database = module.params["database"]
+    result: dict = {"applied": [], "faked": [], "backup_file": None}
+    try:
+        pending = application.ask("pending", database=database)["pending"]
+        remaining = [] if module.check_mode else pending
+        if pending and not module.check_mode:
+            result.update(application.ask("migrate", database=database, backup_directory=module.params["backup_directory"]))
+            remaining = application.ask("pending", database=database)["pending"]
+    except ApplicationError as error:
+        if error.kind == "not_installed" and module.check_mode:
+            module.warn(f"Cannot list what is pending before graphite-web is installed: {error}")
+            module.exit_json(changed=True, pending=[], **result)
+        module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
+    if remaining:
+        module.fail_json(msg=f"graphite-web: still pending after the migration: {', '.join(remaining)}", **result)
+    module.exit_json(
+        changed=bool(pending),
+        pending=pending,
+        diff={"before": {"pending": pending}, "after": {"pending": remaining}},
+        **result,
+    )
+
+
+if __name__ == "__main__":
+    main()

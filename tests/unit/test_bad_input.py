@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Bad input is refused by name before any host is contacted.
+
+The only host of these runs cannot be reached: a run that got as far as touching it would end with `unreachable`
+instead of the message that is looked for.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+UNREACHABLE = "web1 ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1 ansible_ssh_common_args='-o ConnectTimeout=1'\n"
+
+
+def schema(retentions: str, name: str = "stats", pattern: str = r"^stats\.") -> dict:
+    return {"name": name, "pattern": pattern, "retentions": retentions}
+
+
+CASES = {
+    "malformed retention": (
+        {"carbon_cache_storage_schemas": [schema("10s:6h,1m-6d")]},
+        ["carbon_cache_storage_schemas", "stats", "1m-6d"],
+    ),
+    "unknown unit": (
+        {"carbon_cache_storage_schemas": [schema("10s:6h,1q:6d")]},
+        ["carbon_cache_storage_schemas", "stats", "1q"],
+    ),
+    "retention that does not divide": (
+        {"carbon_cache_storage_schemas": [schema("10s:6h,25s:6d")]},
+        ["carbon_cache_storage_schemas", "stats", "25"],
+    ),
+    "shadowed rule": (
+        {
+            "carbon_cache_storage_schemas": [
+                schema("60s:1d", "default_1min_for_1day", ".*"),
+                schema("10s:6h,1min:6d,10min:1800d", "stats", "^stats.*"),
+            ]
+        },
+        ["carbon_cache_storage_schemas", "stats", "default_1min_for_1day"],
+    ),
+    "duplicate rule name": (
+        {"carbon_cache_storage_schemas": [schema("10s:6h"), schema("60s:1d", "stats", "^other")]},
+        ["carbon_cache_storage_schemas", "stats"],
+    ),
+    "pattern that is not a regular expression": (
+        {"carbon_cache_storage_schemas": [schema("10s:6h", pattern="^stats(")]},
+        ["carbon_cache_storage_schemas", "^stats("],
+    ),
+    "unknown key in a typed list": (
+        {"carbon_cache_storage_schemas": [{**schema("10s:6h"), "retention": "10s:6h"}]},
+        ["carbon_cache_storage_schemas", "retention"],
+    ),
+    "port out of range": ({"statsd_port": 81250}, ["statsd_port", "81250"]),
+    "port used twice": (
+        {"carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 2003}]},
+        ["carbon_cache_instances", "2003"],
+    ),
+    "empty secret key": ({"graphite_web_secret_key": ""}, ["graphite_web_secret_key"]),
+    "time zone that does not exist": (
+        {"graphite_web_time_zone": "Asia/Shangri-La"},
+        ["graphite_web_time_zone", "Asia/Shangri-La"],
+    ),
+    "user without a password": (
+        {"graphite_web_users": [{"name": "alice"}]},
+        ["graphite_web_users", "alice", "password"],
+    ),
+    "flush interval that is not the finest retention": (
+        {"statsd_flush_interval": 60000},
+        ["statsd_flush_interval", "60000", "10000"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("bad_input")
+    inventory = directory / "hosts"
+    inventory.write_text(UNREACHABLE)
+
+    def run(variables: dict) -> str:
+        extra = directory / "extra.json"
+        extra.write_text(json.dumps(variables))
+        result = subprocess.run(
+            ["ansible-playbook", "-i", inventory, "-e", f"@{extra}", "playbooks/site.yml"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode != 0
+        return result.stdout + result.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(("variables", "named"), CASES.values(), ids=CASES.keys())
+def test_refused_by_name_before_the_first_contact(site, variables, named):
+    output = site(variables)
+    assert "UNREACHABLE" not in output, output
+    failure = " ".join(output.partition("fatal:")[2].split())
+    assert [word for word in named if word not in failure] == [], output
+
+
+def test_good_input_gets_as_far_as_the_host(site):
+    article = [
+        schema("60s:90d", "carbon", r"^carbon\."),
+        schema("10s:6h,1min:6d,10min:1800d"),
+        schema("60s:1d", "rest", ".*"),
+    ]
+    assert "UNREACHABLE" in site({"carbon_cache_storage_schemas": article})
