@@ -9,13 +9,16 @@ from pprint import pformat
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.metricstack.graphite.plugins.module_utils._web_validation import (
+    apache_wsgi_listen,
+    apache_wsgi_port_problems,
     apache_wsgi_problems,
     graphite_web_problems,
+    shared_port_problems,
 )
 
 
-def python_literal(value: object, indent: int = 0) -> str:
-    return pformat(_plain(value), width=100, sort_dicts=False).replace("\n", "\n" + " " * indent)
+def python_literal(value: object) -> str:
+    return pformat(_plain(value), width=100, sort_dicts=False)
 
 
 def _plain(value: object) -> object:
@@ -40,7 +43,10 @@ def _plain(value: object) -> object:
 class FilterModule:
     def filters(self) -> dict:
         return {
+            "apache_wsgi_listen": apache_wsgi_listen,
+            "apache_wsgi_port_problems": apache_wsgi_port_problems,
             "apache_wsgi_problems": apache_wsgi_problems,
             "graphite_web_problems": graphite_web_problems,
             "python_literal": python_literal,
+            "shared_port_problems": shared_port_problems,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 import zoneinfo
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import port_problem
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import address_problem, port_problem
 
 _SQLITE = "django.db.backends.sqlite3"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
@@ -20,7 +20,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
     ``secret_key`` is ``None`` where the host makes its own.
     """
     problems = [port_problem("graphite_web_port", variables["port"])]
-    problems += [_count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads")]
+    problems += [_count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads", "request_timeout")]
     if variables["secret_key"] is not None and not str(variables["secret_key"]).strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
     problems.append(_time_zone_problem(variables["time_zone"]))
@@ -52,17 +52,86 @@ def apache_wsgi_problems(sites: list[dict]) -> list[str]:
         names.add(site["name"])
         if site.get("state", "present") == "absent":
             continue
-        port = site.get("port", 80)
-        problems.append(port_problem(f"{where}: port", port))
-        for option in ("processes", "threads"):
+        problems.append(port_problem(f"{where}: port", site.get("port", 80)))
+        for option in ("processes", "threads", "request_timeout", "graceful_timeout", "maximum_requests"):
             if option in site:
                 problems.append(_count_problem(f"{where}: {option}", site[option]))
         problems += [f"{where} lacks {key}." for key in ("wsgi_script", "user", "group") if not site.get(key)]
-        address = (site.get("address") or "*", str(port), site.get("server_name") or "")
+        if site.get("address"):
+            problems.append(address_problem(f"{where}: address", site["address"]))
+        address = (_address(site), _port(site), site.get("server_name") or "")
         if address in addresses:
             problems.append(f"{where} answers at the same address, port and server_name as '{addresses[address]}'; give it another one.")
         addresses[address] = site["name"]
     return [problem for problem in problems if problem]
+
+
+def apache_wsgi_listen(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
+    """Return the arguments of the ``Listen`` directives that each site has to bring, by the site's name.
+
+    ``elsewhere`` are those of the rest of Apache's configuration. Apache ends when it is told one twice.
+    """
+    told = {_listener(*_split_listener(argument)) for argument in elsewhere}
+    wide = {_port(site) for site in sites if _address(site) == "*"}
+    result: dict[str, list[str]] = {}
+    for site in sites:
+        listener = _listener("*" if _port(site) in wide else _address(site), _port(site))
+        needed = listener not in told and _listener("*", _port(site)) not in told
+        result[site["name"]] = [listener] if needed else []
+        told.add(listener)
+    return result
+
+
+def apache_wsgi_port_problems(sites: list[dict], elsewhere: list[str], listeners: list[list[str]]) -> list[str]:
+    """Return one sentence for each port that Apache could not listen on.
+
+    ``listeners`` are the sockets of the host as pairs of ``address:port`` and the control group that opened it.
+    """
+    problems = []
+    for site in sites:
+        where = f"apache_wsgi_sites: site '{site['name']}'"
+        for local, group in listeners:
+            if local.rpartition(":")[2] == _port(site) and not group.endswith("apache2.service"):
+                problems.append(f"{where} has port {_port(site)}, which {group.rpartition('/')[2]} listens on ({local}); give it another one.")
+        narrow = [argument for argument in elsewhere if _split_listener(argument)[0] != "*" and _split_listener(argument)[1] == _port(site)]
+        if narrow and _address(site) == "*":
+            problems.append(
+                f"{where} answers on all addresses of port {_port(site)}, but Apache is told elsewhere to listen on {narrow[0]} only;"
+                " give the site that address."
+            )
+    return problems
+
+
+def shared_port_problems(uses: dict[str, list]) -> list[str]:
+    """Return one sentence for each TCP port that stands under more than one variable; ``uses`` are ports by variable."""
+    variables: dict[str, list[str]] = {}
+    for variable, ports in uses.items():
+        for port in {str(port) for port in ports}:
+            variables.setdefault(port, []).append(variable)
+    return [
+        f"{' and '.join(names)} use TCP port {port} on the same host; change one of them."
+        for port, names in variables.items()
+        if len(names) > 1
+    ]
+
+
+def _address(site: dict) -> str:
+    return site.get("address") or "*"
+
+
+def _port(site: dict) -> str:
+    return str(site.get("port") or 80)
+
+
+def _split_listener(argument: str) -> tuple[str, str]:
+    address, _, port = argument.rpartition(":")
+    return address.strip("[]") if address not in ("", "0.0.0.0", "[::]") else "*", port
+
+
+def _listener(address: str, port: str) -> str:
+    if address == "*":
+        return port
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _count_problem(name: str, value: object) -> str | None:
