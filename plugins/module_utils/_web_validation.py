@@ -91,9 +91,10 @@ def apache_wsgi_port_problems(sites: list[dict], elsewhere: list[str], listeners
     for site in sites:
         where = f"apache_wsgi_sites: site '{site['name']}'"
         for local, group in listeners:
-            if local.rpartition(":")[2] == _port(site) and not group.endswith("apache2.service"):
-                problems.append(f"{where} has port {_port(site)}, which {group.rpartition('/')[2]} listens on ({local}); give it another one.")
-        narrow = [argument for argument in elsewhere if _split_listener(argument)[0] != "*" and _split_listener(argument)[1] == _port(site)]
+            owner = group.rpartition("/")[2]
+            if local.rpartition(":")[2] == _port(site) and owner != "apache2.service":
+                problems.append(f"{where} has port {_port(site)}, which {owner} listens on ({local}); give it another one.")
+        narrow = [address for address, port in map(_split_listener, elsewhere) if port == _port(site) and address != "*"]
         if narrow and _address(site) == "*":
             problems.append(
                 f"{where} answers on all addresses of port {_port(site)}, but Apache is told elsewhere to listen on {narrow[0]} only;"

@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -38,17 +39,21 @@ def wait_until():
 
 @pytest.fixture
 def address(host):
-    """The address of the host as others see it."""
-    return host.run("hostname -I || ip -4 -o addr show eth0 | sed 's/.*inet //; s#/.*##'").stdout.split()[0]
+    """Return the address of the host as others see it; a reboot may change it."""
+    return lambda: host.run("hostname -I").stdout.split()[0]
 
 
 @pytest.fixture
 def http_get(address):
-    """Fetch a path of the site from outside of the host; return status, headers and body."""
+    """Ask the site from outside of the host; return status, headers and body. Redirects are not followed."""
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_args):
+            return None
 
     def get(path, headers=None, data=None):
-        request = urllib.request.Request(f"http://{address}{path}", data=data, headers=headers or {})
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(f"http://{address()}{path}", data=data, headers={"Host": "localhost", **(headers or {})})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
         try:
             with opener.open(request, timeout=30) as response:
                 return response.status, dict(response.headers), response.read()
@@ -72,14 +77,52 @@ def render(http_get):
 
 
 @pytest.fixture
-def statsd_send(host):
+def statsd_send(run_python):
     """Send packets to StatsD from the host itself."""
 
     def send(*packets):
-        program = "import socket,sys; s=socket.socket(2,2); [s.sendto(p.encode(),('127.0.0.1',8125)) for p in sys.argv[1:]]"
-        assert host.run(shlex.join(["python3", "-c", program, *packets])).rc == 0
+        run_python("import socket,sys; s=socket.socket(2,2); [s.sendto(p.encode(),('127.0.0.1',8125)) for p in sys.argv[1:]]", *packets)
 
     return send
+
+
+@pytest.fixture
+def counter_comes_back(statsd_send, render, wait_until):
+    """Send a counter and wait until graphite-web gives it back; return its series."""
+
+    def proof(name):
+        statsd_send(f"{name}:7|c")
+        return wait_until(
+            lambda: render(f"removeEmptySeries(stats.counters.{name}.count)"), timeout=40, message=f"{name} did not come back"
+        )[0]
+
+    return proof
+
+
+@pytest.fixture
+def run_python(host):
+    """Run a program on the host, as root or as another user; return what it prints."""
+
+    def run(program, *arguments, user="root"):
+        result = host.run(shlex.join(["runuser", "-u", user, "--", "python3", "-c", program, *arguments]))
+        assert result.rc == 0, result.stderr
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def carbon_stopped(host, wait_until):
+    """Keep carbon stopped inside of a with statement."""
+
+    @contextmanager
+    def stopped():
+        assert host.run("systemctl stop carbon-cache@a").rc == 0
+        yield
+        assert host.run("systemctl start carbon-cache@a").rc == 0
+        wait_until(lambda: ":2003 " in host.run("ss -Hltn").stdout)
+
+    return stopped
 
 
 @pytest.fixture
@@ -87,7 +130,7 @@ def playbook():
     """Run a playbook against the host; return its exit status and its output."""
 
     def run(path, variables=None, check=False):
-        command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", ROOT / path]
+        command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", ROOT / "playbooks" / path]
         command += ["-e", json.dumps(variables or {})] + (["--check"] if check else [])
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -103,4 +146,4 @@ def journals(request, host):
     yield
     if request.session.testsfailed > failed_before:
         for unit in UNITS:
-            print(host.run(f"journalctl --no-pager --lines 30 --unit {unit}").stdout)
+            print(host.run(f"journalctl --no-pager --lines 10 --unit {unit}").stdout)

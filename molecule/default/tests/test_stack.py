@@ -7,11 +7,12 @@ from __future__ import annotations
 import re
 import socket
 import struct
+import subprocess
 import time
 from urllib.parse import urlencode
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, UNITS
 
 
 def values(series):
@@ -24,12 +25,14 @@ def documented_ports():
     return {(protocol, int(port)): bound for port, protocol, bound in rows}
 
 
-def test_a_counter_comes_back_at_ten_seconds(statsd_send, render, wait_until):
-    statsd_send("front_door.requests:3|c\nfront_door.requests:4|c")
-    series = wait_until(lambda: render("removeEmptySeries(stats.counters.front_door.requests.count)"), timeout=40)
-    assert sum(values(series[0])) == 7
-    times = [time for _value, time in series[0]["datapoints"]]
+def test_a_counter_comes_back_at_ten_seconds_and_is_summed(counter_comes_back, host):
+    series = counter_comes_back("front_door.requests")
+    assert sum(values(series)) == 7
+    times = [time for _value, time in series["datapoints"]]
     assert {later - earlier for earlier, later in zip(times, times[1:])} == {10}
+    header = host.run("whisper-info /var/lib/graphite/whisper/stats/counters/front_door/requests/count.wsp").stdout
+    assert "aggregationMethod: sum" in header
+    assert re.findall(r"secondsPerPoint: (\d+)", header) == ["10", "60", "600"]
 
 
 def test_gauge_and_timer_come_back(statsd_send, render, wait_until):
@@ -62,11 +65,11 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
     for protocol, port in documented:
         if protocol == "tcp":
             with socket.socket() as outside:
-                assert (outside.connect_ex((address, port)) == 0) == (port == 80), port
+                assert (outside.connect_ex((address(), port)) == 0) == (port == 80), port
 
 
 def test_check_mode_tells_the_truth_on_a_converged_host(playbook):
-    status, output = playbook("playbooks/site.yml", check=True)
+    status, output = playbook("site.yml", check=True)
     assert status == 0, output
     assert "changed=0" in output, output
 
@@ -78,16 +81,78 @@ def test_services_are_sandboxed(host, unit):
 
 
 def test_verify_leaves_nothing_behind(playbook, host, tmp_path):
-    status, output = playbook("playbooks/verify.yml", {"verify_artifacts_directory": str(tmp_path)})
+    status, output = playbook("verify.yml", {"verify_artifacts_directory": str(tmp_path)})
     assert status == 0, output
     assert (tmp_path / "verify.png").read_bytes().startswith(b"\x89PNG")
     time.sleep(12)
     assert host.run("find /var/lib/graphite/whisper -name 'metricstack_verify*'").stdout == ""
 
 
-def test_verify_fails_when_the_stack_does_not_work(playbook, host, tmp_path):
-    host.run("systemctl stop carbon-cache@a")
-    variables = {"verify_artifacts_directory": str(tmp_path), "statsd_flush_interval": 1000}
-    status, output = playbook("playbooks/verify.yml", variables)
-    assert host.run("systemctl start carbon-cache@a").rc == 0
+def test_verify_fails_when_the_stack_does_not_work(playbook, carbon_stopped, tmp_path):
+    with carbon_stopped():
+        status, output = playbook("verify.yml", {"verify_artifacts_directory": str(tmp_path), "verify_timeout": 12})
     assert status != 0, output
+    assert list(tmp_path.iterdir()) == []
+
+
+LOAD = """
+import glob, os, socket, sys, time, whisper
+def store(start, wave):
+    carbon = socket.create_connection(("127.0.0.1", 2003))
+    carbon.sendall(b"".join(b"load_test.s%d %d %d\\n" % (i, wave, start + 10 * wave) for i in range(10000)))
+    carbon.close()
+def stored(start, waves):
+    files = glob.glob("/var/lib/graphite/whisper/load_test/*.wsp")
+    points = (whisper.fetch(file, start - 20)[1] for file in files)
+    return sum(len([value for value in one if value is not None]) == waves for one in points)
+"""
+
+
+def test_ten_thousand_new_series_are_on_disk_in_seconds_and_outlive_a_stop(host, run_python, carbon_stopped):
+    started = int(host.run("date +%s").stdout) // 10 * 10 - 60
+    seconds = run_python(
+        LOAD
+        + """
+began = time.monotonic()
+store(int(sys.argv[1]), 1)
+while len(glob.glob("/var/lib/graphite/whisper/load_test/*.wsp")) < 10000 and time.monotonic() < began + 60:
+    time.sleep(0.2)
+print(time.monotonic() - began)
+""",
+        str(started),
+    )
+    assert float(seconds) <= 15
+    print(f"10000 new series were on disk after {float(seconds):.1f} s")
+    run_python(LOAD + "store(int(sys.argv[1]), 2); time.sleep(1)", str(started))
+    with carbon_stopped():
+        count = run_python(LOAD + "print(stored(int(sys.argv[1]), 2))", str(started))
+    assert int(count) == 10000
+
+
+def main_process(host, unit):
+    return host.run(f"systemctl show --property MainPID --value {unit}").stdout.strip()
+
+
+@pytest.mark.parametrize(("unit", "port"), [("carbon-cache@a", 2003), ("statsd", 8126)])
+def test_a_killed_service_comes_back(host, unit, port, wait_until, counter_comes_back):
+    killed = main_process(host, unit)
+    assert host.run(f"systemctl kill --signal=KILL {unit}").rc == 0
+    wait_until(lambda: main_process(host, unit) not in ("0", killed) and f":{port} " in host.run("ss -Hltn").stdout)
+    counter_comes_back(f"killed.{unit.partition('@')[0]}")
+
+
+def test_packets_that_end_other_statsds_do_not_end_this_one(host, statsd_send, counter_comes_back):
+    before = main_process(host, "statsd")
+    statsd_send(*(f"{name}:1|{kind}" for name in ("constructor", "__proto__", "toString") for kind in ("c", "g", "ms", "s")))
+    counter_comes_back("after_the_bad_ones")
+    assert main_process(host, "statsd") == before
+
+
+def test_the_stack_survives_a_reboot(host, wait_until, counter_comes_back, render):
+    history = counter_comes_back("reboot.before")
+    subprocess.run(["docker", "restart", "--timeout", "60", host.backend.get_hostname()], check=True, capture_output=True)
+    wait_until(lambda: host.run("systemctl is-system-running").stdout.strip() in ("running", "degraded"), timeout=60)
+    wait_until(lambda: all(host.run(f"systemctl is-active {unit}").rc == 0 for unit in UNITS), timeout=30)
+    wait_until(lambda: host.run("ss -Hltn").stdout.count("LISTEN") >= 4, timeout=30)
+    counter_comes_back("reboot.after")
+    assert sum(values(render("stats.counters.reboot.before.count")[0])) == sum(values(history))

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Damage, mistakes and failures: what must not change does not, and the next run heals the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+DATABASE = "/var/lib/graphite/graphite.db"
+SQL = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print([row for statement in sys.argv[2:] for row in connection.execute(statement)])
+connection.commit()
+"""
+
+
+@pytest.fixture
+def sql(run_python):
+    return lambda *statements: run_python(SQL, DATABASE, *statements, user="_graphite")
+
+
+@pytest.fixture
+def healed(playbook, counter_comes_back):
+    """Run site.yml as users do, and prove the stack."""
+
+    def heal(name, check_first=True):
+        if check_first:
+            status, output = playbook("site.yml", check=True)
+            assert status == 0, output
+            assert "changed=0" not in output
+        status, output = playbook("site.yml")
+        assert status == 0, output
+        counter_comes_back(f"healed.{name}")
+        return output
+
+    return heal
+
+
+def fingerprint(host, *paths):
+    return host.run(f"sha256sum {' '.join(paths)}; stat --format '%n %U %a' {' '.join(paths)}").stdout
+
+
+def test_files_that_root_has_left_go_back(host, healed):
+    host.run(f"chown root:root {DATABASE}; touch /var/log/graphite/info.log; mkdir -m 700 /var/lib/graphite/whisper/stats/by_root")
+    assert "changed=0" not in healed("ownership")
+    assert host.run("find /var/lib/graphite /var/log/graphite ! -user _graphite").stdout == ""
+
+
+def test_the_secret_key_stays_and_no_secret_is_shown(host, playbook):
+    before = fingerprint(host, "/etc/graphite/secret_key")
+    status, output = playbook("graphite_web.yml", {"graphite_web_settings": {"EMAIL_HOST_PASSWORD": "not to be seen"}})
+    assert status == 0, output
+    assert "not to be seen" not in output
+    assert fingerprint(host, "/etc/graphite/secret_key") == before
+    assert "not to be seen" in host.run("cat /etc/graphite/local_settings.py").stdout
+    status, output = playbook("graphite_web.yml")
+    assert status == 0, output
+
+
+def test_settings_that_do_not_load_never_arrive(host, playbook, http_get):
+    before = fingerprint(host, "/etc/graphite/local_settings.py")
+    status, output = playbook("graphite_web.yml", {"graphite_web_settings": {"LOGGING": {"version": 7}}})
+    assert status != 0
+    assert "Unsupported version: 7" in output
+    assert fingerprint(host, "/etc/graphite/local_settings.py") == before
+    assert http_get("/version/")[0] == 200
+
+
+def test_an_unrelated_site_and_a_broken_directive(host, playbook, http_get):
+    site = "/etc/apache2/sites-available/other.conf"
+    host.run(f"printf '<VirtualHost *:80>\\nServerName other.example\\nRedirect 410 /\\n</VirtualHost>\\n' > {site}; a2ensite other")
+    before = fingerprint(host, site, "/etc/apache2/sites-available/graphite.conf")
+    status, output = playbook("graphite_web.yml", {"graphite_web_extra_directives": ["NoSuchDirective On"]})
+    assert status != 0
+    assert "NoSuchDirective" in output
+    assert fingerprint(host, site, "/etc/apache2/sites-available/graphite.conf") == before
+    status, output = playbook("graphite_web.yml")
+    assert status == 0, output
+    assert fingerprint(host, site, "/etc/apache2/sites-available/graphite.conf") == before
+    assert http_get("/", headers={"Host": "other.example"})[0] == 410
+    host.run(f"a2dissite other; rm {site}; systemctl reload apache2")
+    assert http_get("/version/")[0] == 200
+
+
+def test_a_port_that_another_service_has_is_refused(host, playbook, http_get):
+    assert host.run("systemd-run --unit squatter python3 -m http.server 8099").rc == 0
+    status, output = playbook("graphite_web.yml", {"graphite_web_port": 8099})
+    assert host.run("systemctl stop squatter").rc == 0
+    assert status != 0
+    assert "squatter.service" in output
+    assert http_get("/version/")[0] == 200
+
+
+def test_a_package_that_cannot_be_installed_is_named(host, playbook, http_get):
+    preferences = "/etc/apt/preferences.d/refused"
+    host.run(f"printf 'Package: python3-mysqldb\\nPin: release *\\nPin-Priority: -1\\n' > {preferences}")
+    before = fingerprint(host, "/etc/graphite/local_settings.py")
+    status, output = playbook("graphite_web.yml", {"graphite_web_database": {"engine": "django.db.backends.mysql", "name": "graphite"}})
+    host.run(f"rm {preferences}")
+    assert status != 0
+    assert "python3-mysqldb" in output
+    assert fingerprint(host, "/etc/graphite/local_settings.py") == before
+    assert http_get("/version/")[0] == 200
+
+
+def test_a_failed_migration_changes_nothing_and_the_next_run_tries_again(host, playbook, sql, healed, http_get):
+    forget = "DELETE FROM django_migrations WHERE app = 'dashboard'"
+    sql("ALTER TABLE dashboard_template RENAME TO template_aside", forget)
+    users = sql("SELECT * FROM auth_user")
+    status, output = playbook("graphite_web.yml")
+    assert status != 0
+    assert "already exists" in output
+    assert "put back" in output
+    assert sql("SELECT * FROM auth_user") == users
+    assert http_get("/version/")[0] == 200
+    sql("ALTER TABLE template_aside RENAME TO dashboard_template")
+    healed("migration")
+    assert sql("SELECT * FROM auth_user") == users
+    assert "dashboard" in sql("SELECT app FROM django_migrations")
+    host.run(f"rm {DATABASE}.*")
+
+
+OLD_DATABASE = """
+import os, sqlite3, sys
+sys.path[:0] = ["/etc/graphite"]
+os.environ.update(DJANGO_SETTINGS_MODULE="graphite.settings", GRAPHITE_SETTINGS_MODULE="local_settings")
+import local_settings
+local_settings.DATABASES["default"]["NAME"] = sys.argv[1]
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+for app, name in sorted(MigrationLoader(None).disk_migrations):
+    if name.startswith("0001"):
+        call_command("migrate", app, name, verbosity=0)
+with connection.cursor() as cursor:
+    cursor.execute("INSERT INTO auth_user VALUES (1, 'x', '2014-02-03', 1, 'legacy', '', '', '', 1, 1, '2014-02-03')")
+    cursor.execute("DROP TABLE django_migrations")
+"""
+
+
+def test_a_database_from_before_migrations_is_adopted(host, playbook, run_python):
+    old = "/var/lib/graphite/old.db"
+    run_python(OLD_DATABASE, old, user="_graphite")
+    status, output = playbook("graphite_web.yml", {"graphite_web_database": {"name": old}})
+    assert status == 0, output
+    assert "('legacy',)" in run_python(SQL, old, "SELECT username FROM auth_user", user="_graphite")
+    assert "0012_alter_user_first_name_max_length" in run_python(SQL, old, "SELECT name FROM django_migrations", user="_graphite")
+    assert playbook("graphite_web.yml")[0] == 0
+    host.run(f"rm {old}*")
+
+
+def test_settings_that_fall_back_are_not_migrated(host, playbook, tmp_path):
+    task = {"name": "Migrate", "metricstack.graphite.graphite_migrate": {"local_settings": "settings_elsewhere"}, "become": True}
+    path = tmp_path / "migrate.yml"
+    path.write_text(
+        json.dumps([{"name": "Migrate with settings that are not there", "hosts": "all", "gather_facts": False, "tasks": [task]}])
+    )
+    status, output = playbook(path)
+    assert status != 0
+    assert "settings_elsewhere" in output
+
+
+def test_a_service_that_missed_its_configuration_gets_it(host, playbook, counter_comes_back):
+    """A run that ended between writing a file and restarting the service."""
+    config = "/etc/statsd/config.js"
+    host.run(f"sed -i s/10000/20000/ {config}; sleep 1.1; systemctl restart statsd; sleep 0.2; sed -i s/20000/10000/ {config}")
+    status, output = playbook("statsd.yml")
+    assert status == 0, output
+    assert re.search(r"Run StatsD\] \*+\nchanged", output), output
+    counter_comes_back("healed.restart")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Retentions against the whisper library, and the search for rules that can never match against what patterns match."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+import whisper
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
+    RetentionError,
+    format_retentions,
+    parse_retentions,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import schema_problems, swallows
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10s:6h,1min:6d,10min:1800d", "60:1440", "1s:1m", "60s:1d,5m:30d,1h:3y", "1h:7years,60s:90days", "15seconds:8", "1w:1y"],
+)
+def test_archives_are_those_that_whisper_reads(text):
+    ours = parse_retentions(text)
+    assert ours == sorted(whisper.parseRetentionDef(definition) for definition in text.split(","))
+    carbon_units = format_retentions(ours)
+    assert re.fullmatch(r"(\d+[smhdwy]:\d+[smhdwy],?)+", carbon_units)
+    assert parse_retentions(carbon_units) == ours
+
+
+def test_archives_are_refused_exactly_when_whisper_refuses_them():
+    choose = random.Random(1)
+    verdicts = {True: 0, False: 0}
+    for _ in range(3000):
+        archives = [(choose.choice([1, 5, 10, 25, 60, 300]), choose.choice([1, 6, 12, 60, 720])) for _ in range(choose.randint(1, 3))]
+        try:
+            whisper.validateArchiveList(list(archives))
+            accepted = True
+        except whisper.InvalidConfiguration:
+            accepted = False
+        try:
+            parse_retentions(",".join(f"{precision}:{points}" for precision, points in archives))
+            assert accepted, archives
+        except RetentionError:
+            assert not accepted, archives
+        verdicts[accepted] += 1
+    assert min(verdicts.values()) > 300
+
+
+PATTERNS = ["^", "$", ".*", ".+", "a", "ab", r"\.", "b", "[ab]", "(a|b)", "a*", "(?i)a", "^a", "b$", "a.b", r"\.b$", r"^a\.b"]
+
+
+def test_a_rule_is_called_dead_only_if_no_name_reaches_it():
+    choose = random.Random(2)
+    names = ["".join(choose.choice("aAb.") for _ in range(choose.randint(1, 5))) for _ in range(400)]
+    dead = 0
+    for _ in range(4000):
+        earlier, later = ("".join(choose.choice(PATTERNS) for _ in range(choose.randint(1, 3))) for _ in range(2))
+        try:
+            if not swallows(earlier, later):
+                continue
+        except re.error:  # such as "*" after "^", or a flag in the middle
+            continue
+        dead += 1
+        escaped = [name for name in names if re.search(later, name) and not re.search(earlier, name)]
+        assert escaped == [], (earlier, later)
+    assert dead > 200
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [(".*", "^stats"), ("", "x"), ("^stats", r"^stats\.timers\."), ("stats", "^my.stats"), (r"\.count$", r"^stats.*\.count$"), ("x", "x")],
+)
+def test_a_rule_that_can_never_match_is_found(earlier, later):
+    assert swallows(earlier, later)
+
+
+def test_the_articles_order_is_refused_and_the_cure_is_named():
+    rules = [
+        {"name": "default_1min_for_1day", "pattern": ".*", "retentions": "60s:1d"},
+        {"name": "stats", "pattern": "^stats.*", "retentions": "10s:6h,1min:6d,10min:1800d"},
+    ]
+    (problem,) = schema_problems("carbon_cache_storage_schemas", rules)
+    assert "Put 'stats' before 'default_1min_for_1day'" in problem
