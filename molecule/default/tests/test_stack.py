@@ -99,12 +99,17 @@ LOAD = """
 import glob, os, socket, sys, time, whisper
 def store(start, wave):
     carbon = socket.create_connection(("127.0.0.1", 2003))
-    carbon.sendall(b"".join(b"load_test.s%d %d %d\\n" % (i, wave, start + 10 * wave) for i in range(10000)))
+    carbon.sendall(b"".join(b"load_test.r%d.s%d %d %d\\n" % (start, i, wave, start + 10 * wave) for i in range(10000)))
     carbon.close()
+def files(start):
+    return glob.glob("/var/lib/graphite/whisper/load_test/r%d/*.wsp" % start)
+def points(file, start):
+    try:
+        return len([value for value in whisper.fetch(file, start - 20)[1] if value is not None])
+    except whisper.WhisperException:  # carbon is making it just now
+        return 0
 def stored(start, waves):
-    files = glob.glob("/var/lib/graphite/whisper/load_test/*.wsp")
-    points = (whisper.fetch(file, start - 20)[1] for file in files)
-    return sum(len([value for value in one if value is not None]) == waves for one in points)
+    return sum(points(file, start) == waves for file in files(start))
 """
 
 
@@ -115,7 +120,7 @@ def test_ten_thousand_new_series_are_on_disk_in_seconds_and_outlive_a_stop(host,
         + """
 began = time.monotonic()
 store(int(sys.argv[1]), 1)
-while len(glob.glob("/var/lib/graphite/whisper/load_test/*.wsp")) < 10000 and time.monotonic() < began + 60:
+while stored(int(sys.argv[1]), 1) < 10000 and time.monotonic() < began + 60:
     time.sleep(0.2)
 print(time.monotonic() - began)
 """,
