@@ -61,6 +61,11 @@ CASES = {
         {"carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 2003}]},
         ["carbon_cache_instances", "2003"],
     ),
+    "port of another service": ({"graphite_web_port": 2003}, ["graphite_web_port", "carbon_cache_instances", "2003"]),
+    "same place for two sites": (
+        {"apache_wsgi_sites": [{"name": "other", "wsgi_script": "/other.wsgi", "user": "other", "group": "other"}]},
+        ["apache_wsgi_sites", "other", "graphite"],
+    ),
     "empty secret key": ({"graphite_web_secret_key": ""}, ["graphite_web_secret_key"]),
     "time zone that does not exist": (
         {"graphite_web_time_zone": "Asia/Shangri-La"},
@@ -83,11 +88,11 @@ def site(tmp_path_factory):
     inventory = directory / "hosts"
     inventory.write_text(UNREACHABLE)
 
-    def run(variables: dict) -> str:
-        extra = directory / "extra.json"
-        extra.write_text(json.dumps(variables))
+    def run(variables: dict, extra: dict | None = None) -> str:
+        (directory / "host_vars").mkdir(exist_ok=True)
+        (directory / "host_vars" / "web1.json").write_text(json.dumps(variables))
         result = subprocess.run(
-            ["ansible-playbook", "-i", inventory, "-e", f"@{extra}", "playbooks/site.yml"],
+            ["ansible-playbook", "-i", inventory, "-e", json.dumps(extra or {}), "playbooks/site.yml"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -105,6 +110,13 @@ def test_refused_by_name_before_the_first_contact(site, variables, named):
     assert "UNREACHABLE" not in output, output
     failure = " ".join(output.partition("fatal:")[2].split())
     assert [word for word in named if word not in failure] == [], output
+
+
+def test_sites_that_would_replace_graphites_are_refused(site):
+    output = site({}, extra={"apache_wsgi_sites": []})
+    assert "UNREACHABLE" not in output
+    assert "apache_wsgi_sites" in output
+    assert "inventory" in output
 
 
 def test_good_input_gets_as_far_as_the_host(site):

@@ -129,10 +129,17 @@ def carbon_stopped(host, wait_until):
 def playbook():
     """Run a playbook against the host; return its exit status and its output."""
 
-    def run(path, variables=None, check=False):
-        command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", ROOT / "playbooks" / path]
+    def run(playbook, variables=None, check=False, collections=ROOT / ".ansible" / "collections"):
+        # A name with dots is one of an installed collection.
+        path = ROOT / "playbooks" / playbook if str(playbook).endswith(".yml") else playbook
+        command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", path]
         command += ["-e", json.dumps(variables or {})] + (["--check"] if check else [])
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(collections),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         return result.returncode, result.stdout + result.stderr
 

@@ -68,8 +68,12 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
                 assert (outside.connect_ex((address(), port)) == 0) == (port == 80), port
 
 
-def test_check_mode_tells_the_truth_on_a_converged_host(playbook):
-    status, output = playbook("site.yml", check=True)
+def test_the_installed_artefact_finds_nothing_to_change(playbook, tmp_path):
+    subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, ROOT], check=True, capture_output=True)
+    (artefact,) = tmp_path.glob("*.tar.gz")
+    install = ["ansible-galaxy", "collection", "install", "--offline", "--collections-path", tmp_path, artefact]
+    subprocess.run(install, check=True, capture_output=True)
+    status, output = playbook("metricstack.graphite.site", check=True, collections=tmp_path)
     assert status == 0, output
     assert "changed=0" in output, output
 
