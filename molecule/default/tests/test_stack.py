@@ -71,7 +71,7 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
 def test_the_installed_artefact_finds_nothing_to_change(playbook, tmp_path):
     subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, ROOT], check=True, capture_output=True)
     (artefact,) = tmp_path.glob("*.tar.gz")
-    install = ["ansible-galaxy", "collection", "install", "--offline", "--collections-path", tmp_path, artefact]
+    install = ["ansible-galaxy", "collection", "install", "--force", "--offline", "--collections-path", tmp_path, artefact]
     subprocess.run(install, check=True, capture_output=True)
     status, output = playbook("metricstack.graphite.site", check=True, collections=tmp_path)
     assert status == 0, output
