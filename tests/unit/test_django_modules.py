@@ -5,17 +5,13 @@
 from __future__ import annotations
 
 import getpass
-import json
-import os
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """
 import local_settings
 globals().update(local_settings.__dict__)
@@ -47,8 +43,9 @@ class Migration(migrations.Migration):
 
 
 class Project:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, run_module) -> None:
         self.root = root
+        self.run_module = run_module
         self.database = root / "data" / "project.db"
         self.database.parent.mkdir()
         self.migrations = root / "application" / "things" / "migrations"
@@ -70,17 +67,7 @@ class Project:
             "user": getpass.getuser(),
             **arguments,
         }
-        result = subprocess.run(
-            ["ansible", "localhost", "--diff", *flags, "-m", f"metricstack.graphite.{module}", "-a", json.dumps(arguments)],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if "password" in arguments:
-            assert arguments["password"] not in result.stdout + result.stderr
-        return json.loads(result.stdout.partition(" => ")[2])
+        return self.run_module(module, *flags, **arguments)
 
     def sql(self, statement):
         with closing(sqlite3.connect(self.database)) as connection, connection:
@@ -88,8 +75,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path):
-    return Project(tmp_path)
+def project(tmp_path, run_module):
+    return Project(tmp_path, run_module)
 
 
 @pytest.fixture

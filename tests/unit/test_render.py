@@ -5,16 +5,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 ANSWER = [
     {"target": "stats.gauges.queue", "datapoints": [[None, 100], [4.0, 110], [7.5, 120], [None, 130]]},
     {"target": "stats.gauges.idle", "datapoints": [[None, 100], [None, 110]]},
@@ -44,26 +40,12 @@ def mock_graphite_web():
     server.server_close()
 
 
-def render_info(url: str, **arguments) -> dict:
-    result = subprocess.run(
-        [
-            "ansible",
-            "localhost",
-            "-m",
-            "metricstack.graphite.graphite_render_info",
-            "-a",
-            json.dumps({"url": url, **arguments}),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return json.loads(result.stdout.partition(" => ")[2])
+@pytest.fixture
+def render_info(run_module):
+    return lambda url, **arguments: run_module("graphite_render_info", url=url, **arguments)
 
 
-def test_summary_of_each_series(mock_graphite_web):
+def test_summary_of_each_series(mock_graphite_web, render_info):
     url, forms = mock_graphite_web
     result = render_info(url + "/", targets=["stats.gauges.*", 'alias(x, "a b")'], **{"from": "-5min"})
     queue, idle = result["series"]
@@ -81,15 +63,15 @@ def test_summary_of_each_series(mock_graphite_web):
     assert forms == [{"target": ["stats.gauges.*", 'alias(x, "a b")'], "format": ["json"], "from": ["-5min"], "noCache": ["1"]}]
 
 
-def test_graphite_webs_own_words_reach_the_user(mock_graphite_web):
+def test_graphite_webs_own_words_reach_the_user(mock_graphite_web, render_info):
     result = render_info(mock_graphite_web[0], targets=["broken("])
     assert "400" in result["msg"]
     assert result["body"] == "Invalid target"
 
 
-def test_something_else_that_answers_is_not_taken_for_graphite_web(mock_graphite_web):
+def test_something_else_that_answers_is_not_taken_for_graphite_web(mock_graphite_web, render_info):
     assert "did not answer as graphite-web does" in render_info(mock_graphite_web[0], targets=["html"])["msg"]
 
 
-def test_nobody_listens():
+def test_nobody_listens(render_info):
     assert "/render answered -1" in render_info("http://127.0.0.1:9", targets=["x"])["msg"]

@@ -8,26 +8,12 @@ import json
 import socket
 import struct
 import subprocess
-import tarfile
 import time
-from pathlib import Path
 
 import pytest
 
-FILES = Path(__file__).resolve().parents[2] / "roles" / "statsd" / "files"
 DEADLY_NAMES = ["constructor", "__proto__", "toString", "hasOwnProperty", "va&lueOf"]
 SIMULATED_NODE_23 = "delete require('util').log;"
-
-
-@pytest.fixture(scope="session")
-def release(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("statsd")
-    archive = directory / "statsd.tar.gz"
-    subprocess.run(["sh", FILES / "build.sh", FILES, archive], check=True, capture_output=True, timeout=120)
-    with tarfile.open(archive) as tar:
-        tar.extractall(directory)
-    (directory / "node23.js").write_text(SIMULATED_NODE_23)
-    return directory
 
 
 def free_port(kind):
@@ -91,11 +77,12 @@ class StatsD:
 
 
 @pytest.fixture
-def statsd(release, tmp_path):
+def statsd(statsd_release, tmp_path):
+    (statsd_release / "node23.js").write_text(SIMULATED_NODE_23)
     started = []
 
     def start(server="udp", requires=("preload.js",)):
-        started.append(StatsD(release, tmp_path, server, requires))
+        started.append(StatsD(statsd_release, tmp_path, server, requires))
         return started[-1]
 
     yield start

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""config_files, run as Ansible runs it, on real files."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture
+def bring(run_module):
+    return lambda *files, flags=(): run_module("config_files", *flags, files=list(files))
+
+
+def listing(directory):
+    return {path.relative_to(directory): (path.lstat().st_mode, path.lstat().st_mtime_ns) for path in directory.rglob("*")}
+
+
+def test_a_set_is_brought_once_and_checked_before(bring, tmp_path):
+    wanted = [
+        {"path": f"{tmp_path}/etc", "state": "directory", "mode": "0750"},
+        {"path": f"{tmp_path}/etc/a.conf", "content": "größe = 1\n", "mode": "0640"},
+        {"path": f"{tmp_path}/etc/b.conf", "state": "link", "target": "a.conf"},
+        {"path": f"{tmp_path}/old.conf", "state": "absent"},
+    ]
+    (tmp_path / "old.conf").touch()
+    before = listing(tmp_path)
+    checked = bring(*wanted, flags=["--check"])
+    assert listing(tmp_path) == before
+    brought = bring(*wanted)
+    assert checked["changed_paths"] == brought["changed_paths"] == [item["path"] for item in wanted]
+    assert (tmp_path / "etc/b.conf").read_text() == "größe = 1\n"
+    assert [oct((tmp_path / name).stat().st_mode & 0o777) for name in ("etc", "etc/a.conf")] == ["0o750", "0o640"]
+    assert not (tmp_path / "old.conf").exists()
+    after = listing(tmp_path)
+    for flags in (["--check"], []):
+        assert not bring(*wanted, flags=flags)["changed"]
+    assert listing(tmp_path) == after
+
+
+def test_no_file_is_replaced_when_the_test_of_another_fails(bring, tmp_path):
+    (tmp_path / "first").write_text("old\n")
+    result = bring(
+        {"path": f"{tmp_path}/first", "content": "new\n"},
+        {"path": f"{tmp_path}/second", "content": "bad\n", "validate": "grep -q good %s"},
+    )
+    assert result["path"] == f"{tmp_path}/second"
+    assert (tmp_path / "first").read_text() == "old\n"
+    assert not (tmp_path / "second").exists()
+    assert bring({"path": f"{tmp_path}/second", "content": "good\n", "validate": "grep -q good %s"})["changed"]
+
+
+def test_what_a_diff_shows_and_what_is_kept_aside(bring, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old\n")
+    result = bring({"path": str(file), "content": "new\n", "mode": "0600", "backup": True})
+    assert "-old\n+new\n" in result["shown_diff"]
+    assert '"mode": "0600"' in result["shown_diff"]
+    with open(result["backup_files"][str(file)]) as kept:
+        assert kept.read() == "old\n"
+
+
+def test_a_mode_alone_is_a_change(bring, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("same\n")
+    file.chmod(0o666)
+    item = {"path": str(file), "content": "same\n", "mode": "0644"}
+    assert bring(item, flags=["--check"])["changed_paths"] == [str(file)]
+    assert file.stat().st_mode & 0o777 == 0o666
+    assert bring(item)["changed_paths"] == [str(file)]
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_link_is_replaced_and_not_followed(bring, tmp_path):
+    (tmp_path / "elsewhere").write_text("theirs\n")
+    os.symlink("elsewhere", tmp_path / "file")
+    assert bring({"path": f"{tmp_path}/file", "content": "ours\n"})["changed"]
+    assert not (tmp_path / "file").is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "theirs\n"
+
+
+@pytest.mark.parametrize("state", ["file", "directory"])
+def test_what_is_in_the_way_is_named_and_left(bring, tmp_path, state):
+    os.symlink("/etc", tmp_path / "directory")
+    (tmp_path / "file").mkdir()
+    result = bring({"path": f"{tmp_path}/new", "content": ""}, {"path": f"{tmp_path}/{state}", "state": state, "content": "x"})
+    assert f"{tmp_path}/{state}" in result["msg"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_owner_that_does_not_exist_yet_is_a_change_in_check_mode(bring, tmp_path):
+    (tmp_path / "file").write_text("same\n")
+    item = {"path": f"{tmp_path}/file", "content": "same\n", "owner": "nobody-yet"}
+    assert bring(item, flags=["--check"])["changed"]
+    assert "nobody-yet" in bring(item)["msg"]
