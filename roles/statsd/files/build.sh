@@ -4,6 +4,8 @@
 #
 # build.sh SOURCE TARGET: installs what SOURCE/package-lock.json pins and packs it into TARGET (tar.gz), or leaves no TARGET.
 set -eu
+# The service reads it as a user of its own, whatever the umask of who builds.
+umask 022
 source=$1
 target=$2
 work=$(mktemp -d)
