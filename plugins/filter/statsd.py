@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_config import statsd_problems
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_config import statsd_problems, statsd_series
 
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"statsd_problems": statsd_problems}
+        return {"statsd_problems": statsd_problems, "statsd_series": statsd_series}

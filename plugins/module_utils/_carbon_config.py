@@ -9,6 +9,7 @@ private to the collection.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from collections import Counter
 
@@ -43,6 +44,15 @@ def address_problem(name: str, value: object) -> str | None:
     return None
 
 
+def directory_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
+    path = posixpath.normpath(str(value))
+    top, *rest = path.split("/")[1:] if path.startswith("/") else [""]
+    if not rest or top in ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr"):
+        return f"{name} is '{value}'; give a directory of its own by its absolute path, such as /var/lib/graphite/whisper."
+    return None
+
+
 def config_value(value: object) -> str:
     """Return ``value`` as the text that carbon reads back as the same value."""
     return str(value).replace("%", "%%")
@@ -63,6 +73,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
     return [
         *_instance_problems(variables["instances"]),
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
+        *filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]),
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
@@ -81,7 +92,7 @@ def _instance_problems(instances: list[dict]) -> list[str]:
                 problems.append(problem)
             else:
                 uses.append(int(instance[key]))
-        if not re.match(r"[A-Za-z0-9_-]+\Z", instance["name"]):
+        if not re.match(r"[A-Za-z0-9_-]+\Z", str(instance["name"])):
             problems.append(f"carbon_cache_instances: '{instance['name']}' cannot name a unit; use letters, digits, '_' and '-'.")
     for port, count in Counter(uses).items():
         if count > 1:

@@ -60,7 +60,7 @@ def _innermost(error: BaseException, name: str) -> str:
 def sqlite_path(connection) -> str | None:
     """Return the path of the database file, or ``None`` if the engine is not SQLite with a file."""
     name = str(connection.settings_dict["NAME"])
-    return name if connection.vendor == "sqlite" and "memory" not in name else None
+    return name if connection.vendor == "sqlite" and ":memory:" not in name and "mode=memory" not in name else None
 
 
 def has_content(path: str | None) -> bool:
@@ -108,7 +108,12 @@ def migrate(connection, backup_directory: str | None) -> dict:
 
     path = sqlite_path(connection)
     existed = has_content(path)
-    backup = back_up(path, backup_directory) if path and existed else None
+    try:
+        backup = back_up(path, backup_directory) if path and existed else None
+    except (OSError, sqlite3.Error) as error:
+        raise RefusalError(
+            "migration", f"the database could not be copied aside: {error}. Nothing was changed; make room or give another directory."
+        ) from error
     try:
         # --fake-initial adopts tables that an older release made without a record of it.
         call_command(
@@ -124,8 +129,7 @@ def migrate(connection, backup_directory: str | None) -> dict:
         connection.close()
         outcome = "The database was left as far as it came; the next run goes on from there."
         if path and backup:
-            copy_database(backup, path)
-            outcome = f"The database was put back as it was before; its copy is {backup}."
+            outcome = put_back(backup, path)
         elif path:
             if os.path.exists(path):
                 os.unlink(path)
@@ -140,8 +144,22 @@ def back_up(path: str, directory: str | None) -> str:
     """Copy the SQLite database at ``path`` to a new file beside it, or in ``directory``; return the file's path."""
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     backup = os.path.join(directory or os.path.dirname(path), f"{os.path.basename(path)}.{stamp}")
-    copy_database(path, backup)
+    try:
+        copy_database(path, backup)
+    except BaseException:
+        if os.path.exists(backup):
+            os.unlink(backup)
+        raise
     return backup
+
+
+def put_back(backup: str, path: str) -> str:
+    """Restore the database at ``path`` from its copy; return a sentence about how that went."""
+    try:
+        copy_database(backup, path)
+    except (OSError, sqlite3.Error) as error:
+        return f"The database could not be put back ({error}); its copy from before is {backup}."
+    return f"The database was put back as it was before; its copy is {backup}."
 
 
 def copy_database(source: str, target: str) -> None:

@@ -44,11 +44,11 @@ def rule_problems(variable: str, rules: list[dict]) -> list[str]:
     for position, rule in enumerate(rules):
         where = f"{variable}: rule '{rule['name']}'"
         earlier_rules = rules[:position]
-        if not re.match(r"[^\]\[\s]+\Z", rule["name"]) or rule["name"] == "DEFAULT":
+        if not re.match(r"[^\]\[\s]+\Z", str(rule["name"])) or rule["name"] == "DEFAULT":
             problems.append(f"{where} has a name that carbon cannot read; use letters, digits, '_' and '-', and not DEFAULT.")
         if rule["name"] in [earlier["name"] for earlier in earlier_rules]:
             problems.append(f"{where} is there twice; give each rule a name of its own.")
-        pattern = rule["pattern"]
+        pattern = str(rule["pattern"])
         if pattern != pattern.strip() or "\n" in pattern or not pattern:
             problems.append(
                 f"{where} has the pattern '{pattern}'; carbon needs one that is not empty, on one line, without spaces around it."

@@ -11,17 +11,26 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_confi
 
 _SQLITE = "django.db.backends.sqlite3"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+# Setting by setting, the variable that owns it.
+_OWNED_SETTINGS = {
+    "ALLOWED_HOSTS": "graphite_web_allowed_hosts",
+    "CARBONLINK_HOSTS": "graphite_web_carbonlink_hosts",
+    "DATABASES": "graphite_web_database",
+    "SECRET_KEY": "graphite_web_secret_key",
+    "TIME_ZONE": "graphite_web_time_zone",
+    "WHISPER_DIR": "graphite_web_whisper_directory",
+}
 _SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 def graphite_web_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``graphite_web_``.
 
-    ``secret_key`` is ``None`` where the host makes its own.
+    ``secret_key`` is any text where the host makes its own.
     """
     problems = [port_problem("graphite_web_port", variables["port"])]
     problems += [_count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads", "request_timeout")]
-    if variables["secret_key"] is not None and not str(variables["secret_key"]).strip():
+    if not str(variables["secret_key"] or "").strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
     problems.append(_time_zone_problem(variables["time_zone"]))
     problems += _database_problems(variables["database"])
@@ -31,8 +40,8 @@ def graphite_web_problems(variables: dict) -> list[str]:
         if not _SETTING.match(str(name))
     ]
     problems += [
-        f"graphite_web_settings has {name}; set graphite_web_{name.lower()} instead, which other parts of the role read, too."
-        for name in ("SECRET_KEY", "DATABASES", "TIME_ZONE", "ALLOWED_HOSTS", "CARBONLINK_HOSTS")
+        f"graphite_web_settings has {name}; set {variable} instead, which other parts of the role read, too."
+        for name, variable in _OWNED_SETTINGS.items()
         if name in variables["settings"]
     ]
     return [problem for problem in problems + _user_problems(variables["users"]) if problem]
@@ -45,7 +54,7 @@ def apache_wsgi_problems(sites: list[dict]) -> list[str]:
     addresses: dict[tuple, str] = {}
     for site in sites:
         where = f"apache_wsgi_sites: site '{site['name']}'"
-        if not _SITE_NAME.match(site["name"]):
+        if not _SITE_NAME.match(str(site["name"])):
             problems.append(f"{where} has a name that cannot name a file; use letters, digits, '_' and '-'.")
         if site["name"] in names:
             problems.append(f"{where} is there twice; give each site a name of its own.")
@@ -166,7 +175,7 @@ def _user_problems(users: list[dict]) -> list[str]:
     for position, user in enumerate(users):
         if user.get("state", "present") == "present" and not user.get("password"):
             problems.append(f"graphite_web_users: user '{user['name']}' has no password; give one, or state: absent.")
-        if not re.match(r"[\w.@+-]{1,150}\Z", user["name"]):
+        if not re.match(r"[\w.@+-]{1,150}\Z", str(user["name"])):
             problems.append(f"graphite_web_users: '{user['name']}' is no user name for Django; use letters, digits and @ . + - _ only.")
         if user["name"] in names[:position]:
             problems.append(f"graphite_web_users has '{user['name']}' twice; keep one of the two.")

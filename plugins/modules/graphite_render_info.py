@@ -58,6 +58,11 @@ options:
       - Whether to send the credentials with the first request, without being asked for them.
     type: bool
     default: false
+  use_proxy:
+    description:
+      - Whether to ask through the proxy that the environment names.
+    type: bool
+    default: true
   validate_certs:
     description:
       - Whether to check the certificate of an HTTPS server.
@@ -146,6 +151,7 @@ def main() -> None:
             "url_username": {"type": "str"},
             "url_password": {"type": "str", "no_log": True},
             "force_basic_auth": {"type": "bool", "default": False},
+            "use_proxy": {"type": "bool", "default": True},
             "validate_certs": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -160,6 +166,7 @@ def main() -> None:
         method="POST",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
         timeout=module.params["timeout"],
+        use_proxy=module.params["use_proxy"],
     )
     if info["status"] != 200:
         body = info.get("body") or b""
