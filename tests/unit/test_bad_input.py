@@ -9,6 +9,7 @@ instead of the message that is looked for.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -67,6 +68,10 @@ CASES = {
         ["apache_wsgi_sites", "other", "graphite"],
     ),
     "empty secret key": ({"graphite_web_secret_key": ""}, ["graphite_web_secret_key"]),
+    "secret key without a value": ({"graphite_web_secret_key": None}, ["graphite_web_secret_key"]),
+    "whisper directory that holds everything": ({"carbon_cache_whisper_directory": "/srv"}, ["carbon_cache_whisper_directory", "/srv"]),
+    "number for a name": ({"graphite_web_users": [{"name": 7}]}, ["graphite_web_users", "7"]),
+    "setting that a variable owns": ({"statsd_config": {"flushInterval": 60000}}, ["statsd_config", "statsd_flush_interval"]),
     "time zone that does not exist": (
         {"graphite_web_time_zone": "Asia/Shangri-La"},
         ["graphite_web_time_zone", "Asia/Shangri-La"],
@@ -78,6 +83,10 @@ CASES = {
     "flush interval that is not the finest retention": (
         {"statsd_flush_interval": 60000},
         ["statsd_flush_interval", "60000", "10000"],
+    ),
+    "timers that are kept otherwise": (
+        {"carbon_cache_storage_schemas": [schema("60s:1d", "timers", r"^stats\.timers\."), schema("10s:6h", "rest", ".*")]},
+        ["statsd_flush_interval", "stats.timers.requests"],
     ),
 }
 
@@ -108,8 +117,25 @@ def site(tmp_path_factory):
 def test_refused_by_name_before_the_first_contact(site, variables, named):
     output = site(variables)
     assert "UNREACHABLE" not in output, output
-    failure = " ".join(output.partition("fatal:")[2].split())
+    failure = " ".join(re.split(r"fa(?:tal|iled): \[", output, maxsplit=1)[-1].split())
     assert [word for word in named if word not in failure] == [], output
+
+
+def test_a_stack_of_several_hosts_that_could_not_work_is_refused(tmp_path):
+    def validate(**carbon):
+        hosts = {"carbon": {"hosts": {"c1": carbon}}, "statsd": {"hosts": {"s1": None}}, "graphite_web": {"hosts": {"c1": None}}}
+        inventory = tmp_path / "hosts.json"
+        inventory.write_text(json.dumps({"all": {"children": hosts}}))
+        result = subprocess.run(
+            ["ansible-playbook", "-i", inventory, "playbooks/validate.yml"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    status, output = validate()
+    assert status != 0
+    assert "carbon_cache_bind_address of c1" in " ".join(output.split())
+    status, output = validate(carbon_cache_bind_address="10.0.0.5")
+    assert status == 0, output
 
 
 def test_sites_that_would_replace_graphites_are_refused(site):

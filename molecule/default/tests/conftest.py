@@ -129,10 +129,10 @@ def carbon_stopped(host, wait_until):
 def playbook():
     """Run a playbook against the host; return its exit status and its output."""
 
-    def run(playbook, variables=None, check=False, collections=ROOT / ".ansible" / "collections"):
+    def run(playbook, variables=None, check=False, collections=ROOT / ".ansible" / "collections", ansible="ansible-playbook"):
         # A name with dots is one of an installed collection.
         path = ROOT / "playbooks" / playbook if str(playbook).endswith(".yml") else playbook
-        command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", path]
+        command = [ansible, "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", path]
         command += ["-e", json.dumps(variables or {})] + (["--check"] if check else [])
         environment = {
             **os.environ,

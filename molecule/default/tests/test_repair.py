@@ -50,6 +50,16 @@ def test_files_that_root_has_left_go_back(host, healed):
     assert host.run("find /var/lib/graphite /var/log/graphite ! -user _graphite").stdout == ""
 
 
+def test_links_of_the_application_give_nothing_away(host, healed):
+    """The user of the application owns the directories that root walks."""
+    host.run(
+        "ln -s /etc /var/lib/graphite/whisper/stats/link; touch /var/lib/victim; ln /var/lib/victim /var/lib/graphite/whisper/stats/second"
+    )
+    healed("links")
+    assert host.run("stat --format %U /etc /var/lib/victim").stdout.split() == ["root", "root"]
+    host.run("rm /var/lib/graphite/whisper/stats/link /var/lib/graphite/whisper/stats/second /var/lib/victim")
+
+
 def test_the_secret_key_stays_and_no_secret_is_shown(host, playbook):
     before = fingerprint(host, "/etc/graphite/secret_key")
     status, output = playbook("graphite_web.yml", {"graphite_web_settings": {"EMAIL_HOST_PASSWORD": "not to be seen"}})
@@ -59,6 +69,8 @@ def test_the_secret_key_stays_and_no_secret_is_shown(host, playbook):
     assert "not to be seen" in host.run("cat /etc/graphite/local_settings.py").stdout
     status, output = playbook("graphite_web.yml")
     assert status == 0, output
+    assert "not to be seen" not in output
+    assert "not to be seen" not in host.run("cat /etc/graphite/local_settings.py").stdout
 
 
 def test_settings_that_do_not_load_never_arrive(host, playbook, http_get):
@@ -71,8 +83,8 @@ def test_settings_that_do_not_load_never_arrive(host, playbook, http_get):
 
 
 def test_an_unrelated_site_and_a_broken_directive(host, playbook, http_get):
-    site = "/etc/apache2/sites-available/other.conf"
-    host.run(f"printf '<VirtualHost *:80>\\nServerName other.example\\nRedirect 410 /\\n</VirtualHost>\\n' > {site}; a2ensite other")
+    site = "/etc/apache2/sites-available/an-other.conf"  # read before graphite's
+    host.run(f"printf '<VirtualHost *:80>\\nServerName other.example\\nRedirect 410 /\\n</VirtualHost>\\n' > {site}; a2ensite an-other")
     before = fingerprint(host, site, "/etc/apache2/sites-available/graphite.conf")
     status, output = playbook("graphite_web.yml", {"graphite_web_extra_directives": ["NoSuchDirective On"]})
     assert status != 0
@@ -82,7 +94,7 @@ def test_an_unrelated_site_and_a_broken_directive(host, playbook, http_get):
     assert status == 0, output
     assert fingerprint(host, site, "/etc/apache2/sites-available/graphite.conf") == before
     assert http_get("/", headers={"Host": "other.example"})[0] == 410
-    host.run(f"a2dissite other; rm {site}; systemctl reload apache2")
+    host.run(f"a2dissite an-other; rm {site}; systemctl reload apache2")
     assert http_get("/version/")[0] == 200
 
 
@@ -164,6 +176,33 @@ def test_settings_that_fall_back_are_not_migrated(host, playbook, tmp_path):
     status, output = playbook(path)
     assert status != 0
     assert "settings_elsewhere" in output
+
+
+def test_a_unit_that_systemd_has_not_read_is_read(host, playbook):
+    """A run that ended between writing a unit and telling systemd."""
+    unit = "/etc/systemd/system/statsd.service"
+    host.run(
+        f"sed -i s/^RestartSec=1/RestartSec=9/ {unit}; systemctl daemon-reload; sleep 1.1; sed -i s/^RestartSec=9/RestartSec=1/ {unit}"
+    )
+    assert "9s" in host.run("systemctl show --property RestartUSec statsd").stdout
+    status, output = playbook("statsd.yml")
+    assert status == 0, output
+    assert "9s" not in host.run("systemctl show --property RestartUSec statsd").stdout
+
+
+def test_an_instance_comes_and_goes(host, playbook, counter_comes_back):
+    first = {"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002}
+    second = {"name": "b", "line_receiver_port": 2103, "cache_query_port": 7102}
+    status, output = playbook("site.yml", {"carbon_cache_instances": [second, first]})
+    assert status == 0, output
+    assert '"graphitePort": 2103' in output
+    assert "CARBONLINK_HOSTS = ['127.0.0.1:7102:b', '127.0.0.1:7002:a']" in host.run("cat /etc/graphite/local_settings.py").stdout
+    counter_comes_back("instances.two")
+    host.run("systemctl stop carbon-cache@b")
+    status, output = playbook("site.yml")
+    assert status == 0, output
+    assert host.run("systemctl is-enabled carbon-cache@b").stdout.strip() == "disabled"
+    counter_comes_back("instances.one")
 
 
 def test_a_service_that_missed_its_configuration_gets_it(host, playbook, counter_comes_back):

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from urllib.parse import urlencode
 
 import pytest
@@ -31,6 +33,32 @@ def test_the_provisioned_user_logs_in(http_get):
     status, _headers, body = http_get("/admin/", headers={"Cookie": headers["Set-Cookie"].partition(";")[0]})
     assert status == 200
     assert b"Site administration" in body
+
+
+LOCK = """
+import sqlite3, time
+connection = sqlite3.connect("/var/lib/graphite/graphite.db", isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(8)
+"""
+
+
+def test_a_login_waits_while_another_process_writes_the_database(host, http_get):
+    """By itself, SQLite gives up after 5 s."""
+    command = ["docker", "exec", "--user", "_graphite", host.backend.get_hostname(), "python3", "-c", LOCK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "locked\n"
+        began = time.monotonic()
+        status, _headers, _body = http_get("/account/login", data=form(username="admin", password=PASSWORD, nextPage="/dashboard"))
+        assert status == 302
+        assert time.monotonic() - began > 5
+
+
+def test_the_search_box_finds_series(host, http_get):
+    assert host.run("systemctl start graphite_build_search_index.service").rc == 0
+    _status, _headers, body = http_get("/browser/search", data=form(query="carbon metricsReceived"))
+    assert b"carbon.agents." in body
 
 
 def test_a_wrong_password_does_not(http_get):
