@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 UNITS = ("carbon-cache@a", "statsd", "apache2")
 
 
