@@ -33,8 +33,8 @@ def summarize_series(answer: object) -> list[dict]:
     """Return one summary for each series of a decoded JSON answer, in the answer's order.
 
     ``step`` is the distance of the points in seconds, ``None`` with fewer than two points. ``count``, ``sum``,
-    ``min``, ``max`` and ``last`` speak of the points that have a value; all but ``count`` are ``None`` if there is
-    no such point.
+    ``min``, ``max``, ``last`` and ``last_time`` (Unix time in seconds) speak of the points that have a value; all but
+    ``count`` are ``None`` if there is no such point.
 
     Raises ``RenderError`` if the answer is not a list of series.
     """
@@ -45,7 +45,7 @@ def summarize_series(answer: object) -> list[dict]:
 
 def _summarize(series: dict) -> dict:
     datapoints = series["datapoints"]
-    values = [value for value, _timestamp in datapoints if value is not None]
+    values = [value for value, _time in datapoints if value is not None]
     return {
         "target": series.get("target"),
         "datapoints": datapoints,
@@ -55,4 +55,5 @@ def _summarize(series: dict) -> dict:
         "min": min(values) if values else None,
         "max": max(values) if values else None,
         "last": values[-1] if values else None,
+        "last_time": next((time for value, time in reversed(datapoints) if value is not None), None),
     }

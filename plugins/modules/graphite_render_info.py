@@ -125,6 +125,9 @@ series:
     last:
       description: Newest of the values; null if there is none.
       type: float
+    last_time:
+      description: Unix time of the newest value in seconds; null if there is none.
+      type: int
 """
 
 import json

@@ -50,14 +50,8 @@ def test_summary_of_each_series(mock_graphite_web, render_info):
     result = render_info(url + "/", targets=["stats.gauges.*", 'alias(x, "a b")'], **{"from": "-5min"})
     queue, idle = result["series"]
     assert not result["changed"]
-    assert (queue["step"], queue["count"], queue["sum"], queue["min"], queue["max"], queue["last"]) == (
-        10,
-        2,
-        11.5,
-        4.0,
-        7.5,
-        7.5,
-    )
+    assert (queue["step"], queue["count"], queue["sum"], queue["min"], queue["max"], queue["last"]) == (10, 2, 11.5, 4.0, 7.5, 7.5)
+    assert (queue["last_time"], idle["last_time"]) == (120, None)
     assert queue["datapoints"] == ANSWER[0]["datapoints"]
     assert (idle["step"], idle["count"], idle["sum"], idle["last"]) == (10, 0, None, None)
     assert forms == [{"target": ["stats.gauges.*", 'alias(x, "a b")'], "format": ["json"], "from": ["-5min"], "noCache": ["1"]}]
