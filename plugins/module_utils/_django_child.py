@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import inspect
 import json
+import logging
 import os
 import sqlite3
 import sys
 import traceback
 from contextlib import closing
+from urllib.parse import urlencode
 
 
 class RefusalError(Exception):
@@ -206,6 +209,107 @@ def write_user(name: str, wanted: dict | None, password: str | None) -> None:
         user.save()
 
 
+def read_dashboard(name: str) -> str | None:
+    """Return the state of a dashboard as it is stored, or ``None``."""
+    from graphite.dashboard.models import Dashboard
+
+    return Dashboard.objects.filter(name=name).values_list("state", flat=True).first()
+
+
+def write_dashboard(name: str, state: str | None) -> None:
+    """Give the dashboard this state and leave its owners alone; ``None`` deletes it."""
+    from django.db import transaction
+    from graphite.dashboard.models import Dashboard
+
+    with transaction.atomic():
+        if state is None:
+            Dashboard.objects.filter(name=name).delete()
+        elif not Dashboard.objects.filter(name=name).update(state=state):
+            Dashboard.objects.create(name=name, state=state)
+
+
+def check_targets(graphs: list[dict]) -> dict:
+    """Have graphite-web judge the targets of ``graphs``, the parameters of requests for them; touch neither disk nor network.
+
+    Returns what a request would fail with as ``refused``, and what graphite-web calls wrong and would try nevertheless as
+    ``doubtful``; both are lists of a target and graphite-web's words.
+    """
+    from django.conf import settings
+    from django.http import HttpRequest, QueryDict
+    from graphite import storage
+    from graphite.render import evaluator
+    from graphite.render.views import parseOptions
+
+    logging.disable()  # graphite-web's own log is for what its users ask
+    storage.STORE.finders = []
+    evaluator.SeriesFunction = _without_computing(evaluator.SeriesFunction)
+    as_set = settings.ENFORCE_INPUT_VALIDATION
+    refused: dict[str, str] = {}
+    doubtful: dict[str, str] = {}
+    for graph in graphs:
+        request = HttpRequest()
+        request.GET = QueryDict(urlencode(graph, doseq=True))
+        try:
+            options = parseOptions(request)[1]
+        except Exception as error:  # renderView, too, calls any of them a wrong parameter
+            refused.update((target, str(error)) for target in graph["target"])
+            continue
+        for target in graph["target"]:
+            if options["graphType"] == "pie" and ":" in target:
+                continue  # a label and a number, no expression
+            settings.ENFORCE_INPUT_VALIDATION = True
+            words = _complaint(target, options)
+            if words is None:
+                continue
+            settings.ENFORCE_INPUT_VALIDATION = as_set
+            (doubtful if _complaint(target, options) is None else refused)[target] = words
+    return {"refused": list(refused.items()), "doubtful": list(doubtful.items())}
+
+
+def _complaint(target: str, options: dict) -> str | None:
+    """Return what graphite-web says against a target, or ``None``."""
+    from graphite.errors import InputParameterError
+    from graphite.render import evaluator, grammar_unsafe
+    from pyparsing import ParseBaseException
+
+    try:
+        evaluator.evaluateTarget({**options, "data": [], "prefetched": {}}, target)
+        # Graphite-web ignores what comes after the first expression, and shows something else than was written.
+        grammar_unsafe.grammar.parseString(target, parseAll=True)
+    except InputParameterError as error:
+        return str(error.args[0] if error.args else error)
+    except ParseBaseException as error:
+        words = str(error)
+        # Where the whole grammar is expected, one release of pyparsing names all of it, and another nothing.
+        return words if words.startswith("Expected") and len(words) < 200 else "found " + words.rpartition("found ")[2]
+    except TypeError as error:
+        return str(error)
+    except Exception:
+        return None  # not about the target
+    return None
+
+
+def _without_computing(find_function):
+    """Return a ``SeriesFunction`` whose functions only look at how they are called: without series, they fail in ways of their own."""
+
+    def find(name):
+        function = find_function(name)
+
+        def idle(*args, **kwargs):
+            try:
+                signature = inspect.signature(function, follow_wrapped=False)
+            except ValueError:  # not written in Python
+                return []
+            signature.bind(*args, **kwargs)
+            return []
+
+        if hasattr(function, "params"):
+            idle.params = function.params  # type: ignore[attr-defined]
+        return idle
+
+    return find
+
+
 def answer(request: dict) -> dict:
     """Do what the request asks for and return the reply."""
     load_application(request["local_settings"])
@@ -218,12 +322,21 @@ def answer(request: dict) -> dict:
             return {"pending": pending_migrations(connection), "database": str(connection.settings_dict["NAME"])}
         if request["action"] == "migrate":
             return migrate(connection, request["backup_directory"])
+        if request["action"] == "check_targets":
+            return check_targets(request["graphs"])
         if not has_content(sqlite_path(connection)):
             raise RefusalError("no_schema", "the database has no tables yet; run metricstack.graphite.graphite_migrate before.")
         if request["action"] == "read_user":
             return {"user": read_user(request["name"], request["password"])}
-        write_user(request["name"], request["wanted"], request["password"])
-        return {}
+        if request["action"] == "write_user":
+            write_user(request["name"], request["wanted"], request["password"])
+            return {}
+        if request["action"] == "read_dashboard":
+            return {"dashboard": read_dashboard(request["name"])}
+        verdict = check_targets(request["graphs"])
+        if not verdict["refused"]:
+            write_dashboard(request["name"], request["wanted"])
+        return verdict
     except DatabaseError as error:
         missing = "no such table" in str(error) or "does not exist" in str(error)
         raise RefusalError("no_schema" if missing else "database", f"{type(error).__name__}: {error}") from error

@@ -8,6 +8,7 @@ import re
 
 import zoneinfo
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import address_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.module_utils._dashboard import dashboard_problems
 
 _SQLITE = "django.db.backends.sqlite3"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
@@ -44,7 +45,9 @@ def graphite_web_problems(variables: dict) -> list[str]:
         for name, variable in _OWNED_SETTINGS.items()
         if name in variables["settings"]
     ]
-    return [problem for problem in problems + _user_problems(variables["users"]) if problem]
+    problems += _user_problems(variables["users"])
+    problems += dashboard_problems("graphite_web_dashboards", variables.get("dashboards") or [])
+    return [problem for problem in problems if problem]
 
 
 def apache_wsgi_problems(sites: list[dict]) -> list[str]:

@@ -192,3 +192,11 @@ def test_a_user_needs_tables(project):
     result = project.module("graphite_user", name="alice", password="first-word")
     assert result["kind"] == "no_schema"
     assert not project.database.exists()
+
+
+def test_a_host_without_graphite_web_would_get_a_dashboard(project):
+    arguments = {"name": "shop", "graphs": [{"targets": ["stats.a"]}], "python": "/nowhere/python"}
+    checked = project.module("graphite_dashboard", "--check", **arguments)
+    assert checked["changed"]
+    assert checked["dashboard"]["graphs"][0]["targets"] == ["stats.a"]
+    assert project.module("graphite_dashboard", **arguments)["kind"] == "not_installed"

@@ -13,6 +13,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._web_validati
     apache_wsgi_listen,
     apache_wsgi_port_problems,
     apache_wsgi_problems,
+    graphite_web_problems,
     shared_port_problems,
 )
 
@@ -84,3 +85,20 @@ def test_two_sites_at_the_same_place_are_refused():
 def test_services_that_share_a_port_are_named():
     (problem,) = shared_port_problems({"graphite_web_port": [2003, 80, 80], "carbon_cache_instances": [2003, "7002"]})
     assert problem.startswith("graphite_web_port and carbon_cache_instances use TCP port 2003")
+
+
+def test_dashboards_are_judged_with_the_other_variables():
+    variables = {
+        "port": 80,
+        "processes": 1,
+        "threads": 1,
+        "request_timeout": 60,
+        "secret_key": None,
+        "time_zone": "UTC",
+        "database": {},
+        "settings": {},
+        "users": [],
+    }
+    assert graphite_web_problems(variables) == []
+    (problem,) = graphite_web_problems({**variables, "dashboards": [{"name": "a/b", "graphs": []}]})
+    assert problem.startswith("graphite_web_dashboards: dashboard 'a/b' has '/' in its name")
