@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 UNITS = ("carbon-cache@a", "statsd", "apache2")
 
 
+def values(series):
+    """Return the values of a series of the render API, without the gaps."""
+    return [value for value, _time in series["datapoints"] if value is not None]
+
+
 @pytest.fixture(scope="session")
 def wait_until():
     """Call ``condition`` until it returns something true, and return that; fail after ``timeout`` seconds."""
