@@ -209,30 +209,32 @@ def write_user(name: str, wanted: dict | None, password: str | None) -> None:
         user.save()
 
 
-def read_dashboard(name: str) -> str | None:
-    """Return the state of a dashboard as it is stored, or ``None``."""
+def read_dashboards(names: list[str]) -> dict[str, str]:
+    """Return the states of those of the dashboards that there are, as they are stored, by name."""
     from graphite.dashboard.models import Dashboard
 
-    return Dashboard.objects.filter(name=name).values_list("state", flat=True).first()
+    return dict(Dashboard.objects.filter(name__in=names).values_list("name", "state"))
 
 
-def write_dashboard(name: str, state: str | None) -> None:
-    """Give the dashboard this state and leave its owners alone; ``None`` deletes it."""
+def write_dashboards(dashboards: list[dict]) -> None:
+    """Give each dashboard its ``state`` and leave its owners alone; ``None`` deletes it. All are written, or none."""
     from django.db import transaction
     from graphite.dashboard.models import Dashboard
 
     with transaction.atomic():
-        if state is None:
-            Dashboard.objects.filter(name=name).delete()
-        elif not Dashboard.objects.filter(name=name).update(state=state):
-            Dashboard.objects.create(name=name, state=state)
+        for dashboard in dashboards:
+            name, state = dashboard["name"], dashboard["state"]
+            if state is None:
+                Dashboard.objects.filter(name=name).delete()
+            elif not Dashboard.objects.filter(name=name).update(state=state):
+                Dashboard.objects.create(name=name, state=state)
 
 
-def check_targets(graphs: list[dict]) -> dict:
+def check_dashboards(dashboards: list[dict]) -> dict:
     """Have graphite-web judge the targets of ``graphs``, the parameters of requests for them; touch neither disk nor network.
 
     Returns what a request would fail with as ``refused``, and what graphite-web calls wrong and would try nevertheless as
-    ``doubtful``; both are lists of a target and graphite-web's words.
+    ``doubtful``; both are lists of a dashboard's name, a target and graphite-web's words.
     """
     from django.conf import settings
     from django.http import HttpRequest, QueryDict
@@ -244,15 +246,15 @@ def check_targets(graphs: list[dict]) -> dict:
     storage.STORE.finders = []
     evaluator.SeriesFunction = _without_computing(evaluator.SeriesFunction)
     as_set = settings.ENFORCE_INPUT_VALIDATION
-    refused: dict[str, str] = {}
-    doubtful: dict[str, str] = {}
-    for graph in graphs:
+    refused: dict[tuple[str, str], str] = {}
+    doubtful: dict[tuple[str, str], str] = {}
+    for name, graph in ((dashboard["name"], graph) for dashboard in dashboards for graph in dashboard["graphs"]):
         request = HttpRequest()
         request.GET = QueryDict(urlencode(graph, doseq=True))
         try:
             options = parseOptions(request)[1]
         except Exception as error:  # renderView, too, calls any of them a wrong parameter
-            refused.update((target, str(error)) for target in graph["target"])
+            refused.update(((name, target), str(error)) for target in graph["target"])
             continue
         for target in graph["target"]:
             if options["graphType"] == "pie" and ":" in target:
@@ -262,8 +264,11 @@ def check_targets(graphs: list[dict]) -> dict:
             if words is None:
                 continue
             settings.ENFORCE_INPUT_VALIDATION = as_set
-            (doubtful if _complaint(target, options) is None else refused)[target] = words
-    return {"refused": list(refused.items()), "doubtful": list(doubtful.items())}
+            (doubtful if _complaint(target, options) is None else refused)[name, target] = words
+    return {
+        kind: [(*place, words) for place, words in complaints.items()]
+        for kind, complaints in (("refused", refused), ("doubtful", doubtful))
+    }
 
 
 def _complaint(target: str, options: dict) -> str | None:
@@ -322,8 +327,8 @@ def answer(request: dict) -> dict:
             return {"pending": pending_migrations(connection), "database": str(connection.settings_dict["NAME"])}
         if request["action"] == "migrate":
             return migrate(connection, request["backup_directory"])
-        if request["action"] == "check_targets":
-            return check_targets(request["graphs"])
+        if request["action"] == "check_dashboards":
+            return check_dashboards(request["dashboards"])
         if not has_content(sqlite_path(connection)):
             raise RefusalError("no_schema", "the database has no tables yet; run metricstack.graphite.graphite_migrate before.")
         if request["action"] == "read_user":
@@ -331,11 +336,11 @@ def answer(request: dict) -> dict:
         if request["action"] == "write_user":
             write_user(request["name"], request["wanted"], request["password"])
             return {}
-        if request["action"] == "read_dashboard":
-            return {"dashboard": read_dashboard(request["name"])}
-        verdict = check_targets(request["graphs"])
+        if request["action"] == "read_dashboards":
+            return {"stored": read_dashboards(request["names"])}
+        verdict = check_dashboards(request["dashboards"])
         if not verdict["refused"]:
-            write_dashboard(request["name"], request["wanted"])
+            write_dashboards(request["dashboards"])
         return verdict
     except DatabaseError as error:
         missing = "no such table" in str(error) or "does not exist" in str(error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 _TIME_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3600e3}
-_BYTE_UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "PB": 2**50}
+_BYTE_UNITS: dict[str, float] = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "PB": 2**50}
 _QUANTITY = re.compile(r"([\d.]+)([A-Za-z]+)\Z")
 
 

@@ -23,10 +23,9 @@ options:
   name:
     description:
       - Name of the dashboard, which is a part of its address. Up to 128 characters of any script, but none of
-        / ? \ & < > ~ ! @ # $ % ^ * ( ) and the backtick.
+        / ? \ & < > ~ ! @ # $ % ^ * ( ) and the backtick. Required without O(dashboards).
     type: str
-    required: true
-  graphs:
+  graphs: &graphs
     description:
       - The graphs, in their order. With O(state=present), either this or O(definition) is required.
     type: list
@@ -46,48 +45,68 @@ options:
         description:
           - Other parameters of the render API, such as C(vtitle), C(yMin), C(areaMode) and C(lineMode).
         type: dict
-  definition:
+  definition: &definition
     description:
       - The dashboard as graphite-web exports it, as a dict or as JSON; the answer of C(/dashboard/load/NAME) will do. It has
         graphs, time range, size and refresh of its own. The name in it does not matter.
     type: json
-  from:
+  from: &from
     description:
       - Begin of the time range of O(graphs), relative to now.
     type: str
     default: -2hours
-  until:
+  until: &until
     description:
       - End of the time range of O(graphs), V(now) or relative to it.
     type: str
     default: now
-  width:
+  width: &width
     description:
       - Width of each of O(graphs), in pixels.
     type: int
     default: 600
-  height:
+  height: &height
     description:
       - Height of each of O(graphs), in pixels.
     type: int
     default: 300
-  refresh:
+  refresh: &refresh
     description:
       - How often the page draws O(graphs) anew, in seconds; V(0) for never.
     type: int
     default: 60
-  state:
+  state: &state
     description:
       - Whether the dashboard exists.
     type: str
     choices: [present, absent]
     default: present
+  dashboards:
+    description:
+      - Several dashboards at once, each with O(name) and the other options of a dashboard. It costs what one of them costs, and
+        if one is refused, none is written.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - As the option of this name above.
+        type: str
+        required: true
+      graphs: *graphs
+      definition: *definition
+      from: *from
+      until: *until
+      width: *width
+      height: *height
+      refresh: *refresh
+      state: *state
 attributes:
   check_mode:
     description: Reports what would change, and refuses what would be refused; changes nothing.
     support: full
   diff_mode:
-    description: Shows what the dashboard means, as RV(dashboard) does.
+    description: Shows what the dashboard means, as RV(dashboards) does.
     support: full
 """
 
@@ -111,6 +130,14 @@ EXAMPLES = r"""
     name: Web shop
     definition: "{{ lookup('ansible.builtin.file', 'shop.json') }}"
 
+- name: Provide several
+  metricstack.graphite.graphite_dashboard:
+    dashboards:
+      - name: Web shop
+        graphs: [{targets: [stats.counters.shop.*.requests.rate]}]
+      - name: Old shop
+        state: absent
+
 - name: Remove a dashboard
   metricstack.graphite.graphite_dashboard:
     name: Web shop
@@ -118,10 +145,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-dashboard:
-  description: What the dashboard means now (in check mode, what it would mean); null if there is none. Parameters are texts.
+dashboards:
+  description:
+    - What each dashboard means now (in check mode, what it would mean), in the order of the options; null if there is none.
+      Parameters are texts.
   returned: success
-  type: dict
+  type: list
+  elements: dict
   contains:
     name:
       description: Its name.
@@ -184,6 +214,26 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._django impor
     ApplicationError,
 )
 
+DASHBOARD_SPEC: dict = {
+    "name": {"type": "str"},
+    "graphs": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "targets": {"type": "list", "elements": "str", "required": True},
+            "title": {"type": "str"},
+            "options": {"type": "dict"},
+        },
+    },
+    "definition": {"type": "json"},
+    "from": {"type": "str", "default": DEFAULT_FROM},
+    "until": {"type": "str", "default": DEFAULT_UNTIL},
+    "width": {"type": "int", "default": DEFAULT_WIDTH},
+    "height": {"type": "int", "default": DEFAULT_HEIGHT},
+    "refresh": {"type": "int", "default": DEFAULT_REFRESH},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+
 
 def shown(exists: bool, dashboard: dict | None) -> dict:
     """Return what a diff shows of a dashboard; one that exists can mean nothing to graphite-web's pages."""
@@ -192,68 +242,91 @@ def shown(exists: bool, dashboard: dict | None) -> dict:
     return {"state": "present", **(dashboard or {"graphs": "not to be loaded"})}
 
 
+class Comparison:
+    """A dashboard as it is wanted beside what is stored of it."""
+
+    def __init__(self, options: dict, module: AnsibleModule) -> None:
+        self.name = options["name"]
+        self.stored: str | None = None
+        try:
+            self._state = wanted_state(options) if options["state"] == "present" else None
+        except DashboardError as error:
+            module.fail_json(msg=f"Dashboard '{self.name}' {error}")
+
+    @property
+    def wanted(self) -> dict | None:
+        return None if self._state is None else meaning(self._state)
+
+    @property
+    def current(self) -> dict | None:
+        return None if self.stored is None else stored_meaning(self.stored)
+
+    @property
+    def differs(self) -> bool:
+        return (self.stored is None) != (self._state is None) or self.current != self.wanted
+
+    @property
+    def diff(self) -> dict:
+        return {
+            "before_header": self.name,
+            "after_header": self.name,
+            "before": shown(self.stored is not None, self.current),
+            "after": shown(self.wanted is not None, self.wanted),
+        }
+
+    @property
+    def order(self) -> dict:
+        """What the application is asked to check and to write."""
+        if self._state is None:
+            return {"name": self.name, "state": None, "graphs": []}
+        return {"name": self.name, "state": to_text(self._state), "graphs": render_requests(self._state)}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **DJANGO_ARGUMENT_SPEC,
-            "name": {"type": "str", "required": True},
-            "graphs": {
+            **DASHBOARD_SPEC,
+            "dashboards": {
                 "type": "list",
                 "elements": "dict",
-                "options": {
-                    "targets": {"type": "list", "elements": "str", "required": True},
-                    "title": {"type": "str"},
-                    "options": {"type": "dict"},
-                },
+                "options": {**DASHBOARD_SPEC, "name": {"type": "str", "required": True}},
             },
-            "definition": {"type": "json"},
-            "from": {"type": "str", "default": DEFAULT_FROM},
-            "until": {"type": "str", "default": DEFAULT_UNTIL},
-            "width": {"type": "int", "default": DEFAULT_WIDTH},
-            "height": {"type": "int", "default": DEFAULT_HEIGHT},
-            "refresh": {"type": "int", "default": DEFAULT_REFRESH},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
-        mutually_exclusive=[("graphs", "definition")],
-        required_if=[("state", "present", ("graphs", "definition"), True)],
+        mutually_exclusive=[("name", "dashboards")],
+        required_one_of=[("name", "dashboards")],
         supports_check_mode=True,
     )
     application = Application(module)
-    name = module.params["name"]
-    try:
-        state = wanted_state(module.params) if module.params["state"] == "present" else None
-        text = to_text(state) if state is not None else None
-    except DashboardError as error:
-        module.fail_json(msg=f"Dashboard '{name}' {error}")
-    graphs = render_requests(state) if state is not None else []
-    installed = True
+    several = module.params["dashboards"]
+    comparisons = [Comparison(options, module) for options in ([module.params] if several is None else several)]
     verdict: dict = {"refused": [], "doubtful": []}
     try:
+        installed = True
+        stored: dict[str, str] = {}
         try:
-            stored = application.ask("read_dashboard", name=name)["dashboard"]
+            stored = application.ask("read_dashboards", names=[comparison.name for comparison in comparisons])["stored"]
         except ApplicationError as error:
             if not (module.check_mode and error.kind in ("not_installed", "no_schema")):
                 raise
-            stored = None
             installed = error.kind != "not_installed"
-        current = stored_meaning(stored) if stored is not None else None
-        wanted = meaning(state) if state is not None else None
-        changed = (stored is None) != (wanted is None) or current != wanted
-        if changed and not module.check_mode:
-            verdict = application.ask("write_dashboard", name=name, wanted=text, graphs=graphs)
-        elif changed and installed:
-            verdict = application.ask("check_targets", graphs=graphs)
+        for comparison in comparisons:
+            comparison.stored = stored.get(comparison.name)
+        differing = [comparison for comparison in comparisons if comparison.differs]
+        orders = [comparison.order for comparison in differing]
+        if orders and installed:
+            verdict = application.ask("check_dashboards" if module.check_mode else "write_dashboards", dashboards=orders)
     except ApplicationError as error:
         module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
     if verdict["refused"]:
-        refusals = "; ".join(f"target {target!r}: {words}" for target, words in verdict["refused"])
-        module.fail_json(msg=f"Dashboard '{name}': graphite-web refuses {refusals}", kind="target")
-    for target, words in verdict["doubtful"]:
+        refusals = "; ".join(f"dashboard '{name}', target {target!r}: {words}" for name, target, words in verdict["refused"])
+        module.fail_json(msg=f"graphite-web refuses {refusals}", kind="target")
+    for name, target, words in verdict["doubtful"]:
         module.warn(f"Dashboard '{name}': graphite-web doubts target {target!r}: {words}")
     module.exit_json(
-        changed=changed,
-        dashboard=wanted,
-        diff={"before": shown(stored is not None, current), "after": shown(wanted is not None, wanted)},
+        changed=bool(differing),
+        dashboards=[comparison.wanted for comparison in comparisons],
+        diff=[comparison.diff for comparison in differing],
     )
 
 

@@ -14,7 +14,7 @@ import venv
 from urllib.parse import urlencode
 
 import pytest
-from conftest import ROOT, UNITS, values
+from conftest import ROOT, values
 
 
 def documented_ports():
