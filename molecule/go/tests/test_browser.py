@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""A person at a browser: logs in, opens the dashboards, sees graphs."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from conftest import ROOT
+from playwright.sync_api import expect, sync_playwright
+
+# The sandbox needs rights that root in a container lacks; nothing but the host under test is looked at.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PASSWORD = "correct horse 'battery' \"staple\""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "install Chromium (Debian: apt-get install chromium)"
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """Return a page of a browser that is logged in; at its end, no request may have failed."""
+    context = browser.new_context(base_url=f"http://{address()}", viewport={"width": 1280, "height": 1060})
+    one = context.new_page()
+    failures = []
+    one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)
+    one.on(
+        "requestfailed",
+        lambda request: failures.append(f"{request.failure} {request.url}") if request.failure != "net::ERR_ABORTED" else None,
+    )
+    one.on("pageerror", lambda error: failures.append(str(error)))
+    one.goto("/account/login")
+    one.fill("input[name=username]", "admin")
+    one.fill("input[name=password]", PASSWORD)
+    one.press("input[name=password]", "Enter")
+    one.wait_for_load_state("networkidle")
+    yield one
+    context.close()
+    assert failures == []
+
+
+def graphs(page):
+    return page.locator("img[src*='/render?'], img[src*='render?target']")
+
+
+def wait_for_graphs(page, count):
+    expect(graphs(page)).to_have_count(count, timeout=30_000)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('img[src*=\"render?\"]')].every((image) => image.complete && image.naturalWidth > 100)",
+        timeout=30_000,
+    )
+
+
+def test_the_go_dashboard_is_drawn(page):
+    page.goto("/dashboard/Go%20runtime")
+    wait_for_graphs(page, 6)
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_text("Go runtime - (")).to_be_visible()
+    expect(page.get_by_text("Now showing the past 1 hours")).to_be_visible()
+    titles = page.evaluate(
+        "() => [...document.querySelectorAll('img[src*=\"render?\"]')].map((image) => new URL(image.src).searchParams.get('title'))"
+    )
+    assert titles[:4] == ["GC pause", "Goroutines", "GC count", "Memory allocations"]
+    (ROOT / "artifacts").mkdir(exist_ok=True)
+    page.screenshot(path=ROOT / "artifacts" / "go-dashboard.png")
+
+
+@pytest.mark.parametrize(("name", "count"), [("StatsD health", 6), ("Carbon health", 8), ("运行时", 1)])
+def test_the_other_dashboards_are_drawn(page, name, count):
+    page.goto(f"/dashboard/{name}")
+    wait_for_graphs(page, count)
+    page.screenshot(path=ROOT / "artifacts" / f"dashboard-{count}.png")
+
+
+def test_a_dashboard_that_a_browser_saves_unchanged_is_no_change(page, playbook):
+    page.goto("/dashboard/Go%20runtime")
+    wait_for_graphs(page, 6)
+    with page.expect_response("**/dashboard/save/**") as saved:
+        page.evaluate("() => sendSaveRequest('Go runtime')")
+    assert saved.value.json() == {"success": True}
+    status, output = playbook("graphite_web.yml", check=True)
+    assert status == 0, output
+    assert "changed=0" in output, output

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Go programs of several versions on one host: their metrics, their images, the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from conftest import ROOT
+
+VERSIONS = {"1.19": 8019, "1.23": 8023, "1.24": 8024, "1.26": 8026}
+PREFIX = "stats.gauges.go.metricstack-instance-"
+# Those that the library go-runtime-metrics reports.
+METRICS = [
+    f"{group}.{name}"
+    for group, names in {
+        "cpu": ["goroutines", "cgo_calls"],
+        "mem": ["alloc", "total", "sys", "lookups", "malloc", "frees", "othersys"],
+        "mem.heap": ["alloc", "sys", "idle", "inuse", "released", "objects"],
+        "mem.stack": ["inuse", "sys", "mspan_inuse", "mspan_sys", "mcache_inuse", "mcache_sys"],
+        "mem.gc": ["sys", "next", "last", "pause", "pause_total", "count"],
+    }.items()
+    for name in names
+]
+
+
+def name_of(version):
+    return "go" + version.replace(".", "-")
+
+
+def ask(host, port):
+    return host.run(f"python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/').read().decode())\"")
+
+
+@pytest.fixture
+def newest(render):
+    """Return the newest value of a metric of a version, or None."""
+
+    def value(version, metric):
+        series = render(f"removeEmptySeries({PREFIX}{name_of(version)}.{metric})")
+        return next((value for value, _time in reversed(series[0]["datapoints"]) if value is not None), None) if series else None
+
+    return value
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_version_reports_every_metric(host, version, newest, wait_until):
+    assert f"go{version}" in ask(host, VERSIONS[version]).stdout
+    directory = f"/var/lib/graphite/whisper/{PREFIX.replace('.', '/')}{name_of(version)}"
+    found = host.run(f"cd {directory}; find . -name '*.wsp' -printf '%P\\n'").stdout.split()
+    assert sorted(path[: -len(".wsp")].replace("/", ".") for path in found) == sorted(METRICS)
+    assert wait_until(lambda: newest(version, "cpu.goroutines"), timeout=30) >= 3
+    assert newest(version, "mem.sys") > 2**20
+
+
+def test_the_toolchains_stay_off_the_host(host):
+    assert host.run("find / -xdev -path '*/bin/go' -o -name 'golang*' -path '*/dpkg/info/*'").stdout == ""
+
+
+@pytest.mark.parametrize("version", ["1.19", "1.26"])
+def test_services_are_sandboxed_and_run_as_their_own_user(host, version):
+    unit = f"go-runtime-metrics@{name_of(version)}"
+    verdict = host.run(f"systemd-analyze security --no-pager {unit} | tail -n 1").stdout
+    assert float(re.search(r"level for \S+: ([\d.]+)", verdict).group(1)) <= 2.0, verdict
+    process = host.run(f"systemctl show --property MainPID --value {unit}").stdout.strip()
+    assert host.run(f"ps -o user:20= -p {process}").stdout.strip() == "go-runtime-metrics"
+
+
+def test_reporting_costs_less_than_a_hundredth_of_a_core(host):
+    def spent():
+        units = " ".join(f"go-runtime-metrics@{name_of(version)}" for version in VERSIONS)
+        return [int(value) for value in host.run(f"systemctl show --property CPUUsageNSec --value {units}").stdout.split()]
+
+    began, before = time.monotonic(), spent()
+    time.sleep(30)
+    shares = [(after - earlier) / 1e9 / (time.monotonic() - began) for earlier, after in zip(before, spent())]
+    print("share of a core, reporting every 5 s:", ", ".join(f"{version}: {share:.3%}" for version, share in zip(VERSIONS, shares)))
+    assert max(shares) < 0.01
+
+
+def test_a_program_that_ends_leaves_zeros(host, newest, wait_until):
+    assert newest("1.23", "mem.alloc") > 0
+    host.run("systemctl stop go-runtime-metrics@go1-23")
+    wait_until(lambda: newest("1.23", "mem.alloc") == 0, timeout=30)
+    assert host.run("systemctl show --property ExecMainStatus --value go-runtime-metrics@go1-23").stdout.strip() == "0"
+    host.run("systemctl start go-runtime-metrics@go1-23")
+    wait_until(lambda: newest("1.23", "mem.alloc") > 0, timeout=30)
+
+
+def test_a_program_without_statsd_says_so_once_and_goes_on(host, newest, wait_until):
+    since = host.run("date '+%F %T'").stdout.strip()
+    host.run("systemctl stop statsd")
+    time.sleep(18)
+    log = f"journalctl --no-pager --output cat --since '{since}' --unit go-runtime-metrics@go1-24"
+    assert host.run(log).stdout.count("is unreachable") == 1
+    assert "go1.24" in ask(host, VERSIONS["1.24"]).stdout
+    host.run("systemctl start statsd")
+    wait_until(lambda: "is reachable again" in host.run(log).stdout, timeout=30)
+    assert host.run(log).stdout.count("is unreachable") == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_multi_stage_image_is_small_and_serves(version, wait_until):
+    def docker(*arguments):
+        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    image = f"metricstack-go-runtime-metrics:{version}"
+    assert int(docker("image", "inspect", "--format", "{{.Size}}", image)) < 8_000_000
+    container = docker("run", "--detach", "--read-only", "--cap-drop", "ALL", image)
+    try:
+        # The uid of its process, as the engine's machine sees it.
+        assert docker("top", container, "-o", "uid").split()[1:] != ["0"]
+        address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container)
+        answer = wait_until(lambda: urllib.request.urlopen(f"http://{address}:8000/", timeout=5).read())
+        assert f"go{version}".encode() in answer
+    finally:
+        docker("rm", "--force", container)
+
+
+def test_the_report_has_every_figure_of_every_version():
+    page = (ROOT / "artifacts" / "molecule-go.html").read_text()
+    for title in ("GC pause", "Goroutines", "GC count", "Memory allocations"):
+        assert f'alt="{title} of each Go version over time"' in page
+    assert page.count("data:image/png;base64,iVBOR") == 5, "four pictures and the dashboard"
+    assert not re.search(r'(?:src|href)="(?!data:)', page), "everything is inside"
+    data = json.loads((ROOT / "artifacts" / "molecule-go.json").read_text())
+    for version, load, series in zip(VERSIONS, data["versions"], data["series"], strict=True):
+        assert load["go"].startswith(f"go{version}")
+        assert load["go"] in page
+        assert load["wrk"]["errors"] == 0
+        assert load["wrk"]["requests"] > 1000
+        pause, goroutines, collections, memory = series
+        assert 0 < pause["max"] < 100_000, "microseconds"
+        assert goroutines["max"] > 50, "one for each connection"
+        assert collections["max"] > collections["min"]
+        assert memory["max"] > 100_000
+        assert {one["step"] for one in series} == {10}
+    sizes = {name: int(size) for name, size in data["images"].items()}
+    for version in VERSIONS:
+        road = [sizes[f"metricstack-go-runtime-metrics:{version}{stage}"] for stage in ("-build", "-distribution", "")]
+        assert road == sorted(road, reverse=True)
+
+
+def test_an_interrupted_benchmark_leaves_no_load(host, wait_until, tmp_path):
+    command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", ROOT / "playbooks" / "go_benchmark.yml"]
+    command += ["-e", json.dumps({"go_benchmark_directory": str(tmp_path), "go_benchmark_duration": 300})]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as playbook:
+        wait_until(lambda: host.run("pgrep -x wrk").rc == 0, timeout=120)
+        os.killpg(playbook.pid, signal.SIGKILL)
+    wait_until(lambda: host.run("pgrep -x wrk").rc != 0, timeout=45, message="wrk did not end")
+    wait_until(lambda: host.run("systemctl is-active go-benchmark-load").rc != 0)
+
+
+def test_what_cannot_be_built_is_refused_and_the_rest_goes_on(host, playbook):
+    before = host.run("systemctl show --property MainPID 'go-runtime-metrics@*'").stdout
+    status, output = playbook("go_runtime_metrics.yml", {"go_runtime_metrics_instances": [{"version": "1.99", "port": 8099}]})
+    assert status != 0
+    assert "Go 1.99 is not to be had" in " ".join(output.split())
+    assert host.run("systemctl show --property MainPID 'go-runtime-metrics@*'").stdout == before
+
+
+def test_a_port_that_another_service_has_is_refused(host, playbook):
+    before = host.run("systemctl show --property MainPID 'go-runtime-metrics@*'").stdout
+    status, output = playbook("go_runtime_metrics.yml", {"go_runtime_metrics_instances": [{"version": "1.24", "port": 8126}]})
+    assert status != 0
+    assert "statsd.service" in output
+    assert host.run("systemctl show --property MainPID 'go-runtime-metrics@*'").stdout == before

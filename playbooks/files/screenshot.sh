@@ -1,0 +1,19 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+#
+# screenshot.sh URL TARGET: lets a headless Chromium draw the page at URL and keeps what it looks like in TARGET (PNG).
+set -eu
+browser=$(command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome) || {
+  echo "There is no Chromium on the controller (Debian: apt-get install chromium)." >&2
+  exit 3
+}
+profile=$(mktemp -d)
+trap 'rm -rf "$profile"' EXIT
+sandbox=
+[ "$(id -u)" != 0 ] || sandbox=--no-sandbox
+# Graphs are drawn after the page has loaded; the time is the page's own, which passes while nothing is to be waited for.
+timeout 120 "$browser" --headless $sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$profile" --window-size=1280,960 \
+  --virtual-time-budget=20000 --screenshot="$2" "$1"
+[ -s "$2" ]
