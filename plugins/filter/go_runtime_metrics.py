@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""The instances of the Go server as data. Each filter is documented beside this file."""
+
+from __future__ import annotations
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._go_runtime_metrics import (
+    go_runtime_metrics_instances,
+    go_runtime_metrics_port_problems,
+    go_runtime_metrics_problems,
+)
+
+
+class FilterModule:
+    def filters(self) -> dict:
+        return {
+            "go_runtime_metrics_instances": go_runtime_metrics_instances,
+            "go_runtime_metrics_port_problems": go_runtime_metrics_port_problems,
+            "go_runtime_metrics_problems": go_runtime_metrics_problems,
+        }
