@@ -30,11 +30,13 @@ options:
     description:
       - Begin of the time range, as the render API takes it.
     type: str
+    aliases: [begin]
     default: -1h
   until:
     description:
       - End of the time range, as the render API takes it. Without it, now.
     type: str
+    aliases: [end]
   use_cache:
     description:
       - Whether graphite-web may answer from its data cache, which can be older than the points that carbon holds.
@@ -146,8 +148,8 @@ def main() -> None:
         argument_spec={
             "url": {"type": "str", "default": "http://127.0.0.1"},
             "targets": {"type": "list", "elements": "str", "required": True},
-            "from": {"type": "str", "default": "-1h"},
-            "until": {"type": "str"},
+            "from": {"type": "str", "default": "-1h", "aliases": ["begin"]},
+            "until": {"type": "str", "aliases": ["end"]},
             "use_cache": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 30},
             # The three names that fetch_url reads from the module's parameters.
