@@ -103,7 +103,8 @@ def test_a_browser_that_saves_changes_only_what_somebody_sees(dashboards, load, 
     state["graphs"][0][1]["title"] = "Requests"
     save(shop["name"], state)
     (checked,) = dashboards(shop, check=True)
-    assert [checked["diff"][side]["graphs"][0]["title"] for side in ("before", "after")] == ["Requests", "请求"]
+    (diff,) = checked["diff"]
+    assert [diff[side]["graphs"][0]["title"] for side in ("before", "after")] == ["Requests", "请求"]
     assert load(shop["name"])["state"] == state
     assert dashboards(shop)[0]["changed"]
     assert load(shop["name"])["state"]["graphs"][0][1]["title"] == "请求"
