@@ -48,6 +48,7 @@ build --target build --tag "$image-build"
 if [ -n "$IMAGE" ]; then
   build --target distribution --tag "$image-distribution"
   build --tag "$image"
+  docker image prune --force --filter label=metricstack.release >&2 # the images that these have replaced
 fi
 mkdir -p "$(dirname "$target")"
 container=$(docker create "$image-build" true)
