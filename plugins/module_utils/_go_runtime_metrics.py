@@ -22,11 +22,14 @@ _BUILDERS = ("auto", "container", "host")
 
 
 def go_runtime_metrics_instances(instances: list[dict], prefix: str = "go") -> list[dict]:
-    """Return the instances with the name and the prefix of the metrics that each of them has."""
+    """Return the instances with the name, the prefix of the metrics and the label in legends that each of them has."""
+    versions = Counter(str(instance["version"]) for instance in instances)
     complete = []
     for instance in instances:
-        name = str(instance.get("name") or "go" + str(instance["version"]).replace(".", "-"))
-        complete.append({"name": name, "version": str(instance["version"]), "port": instance["port"], "prefix": f"{prefix}-{name}"})
+        version = str(instance["version"])
+        name = str(instance.get("name") or "go" + version.replace(".", "-"))
+        label = f"Go {version}" if versions[version] == 1 else f"Go {version} ({name})"
+        complete.append({"name": name, "version": version, "port": instance["port"], "prefix": f"{prefix}-{name}", "label": label})
     return complete
 
 

@@ -75,8 +75,8 @@ def test_bad_variables_are_refused_by_name(more, named):
 
 def test_instances_are_called_after_their_version():
     assert go_runtime_metrics_instances([{"version": "1.24", "port": 8000}, {"version": "1.24", "port": 1, "name": "b"}], "go.web1") == [
-        {"name": "go1-24", "version": "1.24", "port": 8000, "prefix": "go.web1-go1-24"},
-        {"name": "b", "version": "1.24", "port": 1, "prefix": "go.web1-b"},
+        {"name": "go1-24", "version": "1.24", "port": 8000, "prefix": "go.web1-go1-24", "label": "Go 1.24 (go1-24)"},
+        {"name": "b", "version": "1.24", "port": 1, "prefix": "go.web1-b", "label": "Go 1.24 (b)"},
     ]
 
 

@@ -59,15 +59,18 @@ def graphs(page):
     return page.locator("img[src*='/render?'], img[src*='render?target']")
 
 
-def wait_for_graphs(page, count):
+@pytest.fixture
+def wait_for_graphs(wait_until):
+    return lambda page, count: _wait_for_graphs(page, count, wait_until)
+
+
+def _wait_for_graphs(page, count, wait_until):
     expect(graphs(page)).to_have_count(count, timeout=30_000)
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('img[src*=\"render?\"]')].every((image) => image.complete && image.naturalWidth > 100)",
-        timeout=30_000,
-    )
+    drawn = "[...document.querySelectorAll('img[src*=\"render?\"]')].every((image) => image.complete && image.naturalWidth > 100)"
+    wait_until(lambda: page.evaluate(drawn), message="not every graph was drawn")
 
 
-def test_the_go_dashboard_is_drawn(page):
+def test_the_go_dashboard_is_drawn(page, wait_for_graphs):
     page.goto("/dashboard/Go%20runtime")
     wait_for_graphs(page, 6)
     page.wait_for_load_state("networkidle")
@@ -82,13 +85,13 @@ def test_the_go_dashboard_is_drawn(page):
 
 
 @pytest.mark.parametrize(("name", "count"), [("StatsD health", 6), ("Carbon health", 8), ("运行时", 1)])
-def test_the_other_dashboards_are_drawn(page, name, count):
+def test_the_other_dashboards_are_drawn(page, wait_for_graphs, name, count):
     page.goto(f"/dashboard/{name}")
     wait_for_graphs(page, count)
     page.screenshot(path=ROOT / "artifacts" / f"dashboard-{count}.png")
 
 
-def test_a_dashboard_that_a_browser_saves_unchanged_is_no_change(page, playbook):
+def test_a_dashboard_that_a_browser_saves_unchanged_is_no_change(page, wait_for_graphs, playbook):
     page.goto("/dashboard/Go%20runtime")
     wait_for_graphs(page, 6)
     with page.expect_response("**/dashboard/save/**") as saved:

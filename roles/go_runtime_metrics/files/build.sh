@@ -8,7 +8,6 @@
 # unpacked beside TARGET, not installed: that needs neither root nor the package manager's lock, and nothing stays behind.
 #
 #   GOARCH         architecture to build for; this machine's if empty
-#   GO_TEST        if not empty, the source is vetted and tested first
 #   GO_PLACE       what this machine is called when Go is not to be had on it; its distribution if empty
 #   GO_TOOLCHAINS  directory where a fetched toolchain stays; without TARGET, putting it there is all that is done
 set -eu
@@ -108,10 +107,6 @@ fetch_go() {
 find_go || fetch_go
 [ -n "$target" ] || exit 0
 cd "$source"
-if [ -n "${GO_TEST-}" ]; then
-  GOARCH='' "$go" vet .
-  GOARCH='' "$go" test .
-fi
 "$go" build -ldflags='-s -w' -o "$target.part" .
 chmod 755 "$target.part"
 mv "$target.part" "$target"

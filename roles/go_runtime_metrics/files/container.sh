@@ -15,7 +15,7 @@ version=$1
 target=$2
 context=$(cd "$(dirname "$0")" && pwd)
 image=${IMAGE:-metricstack-go-runtime-metrics-build:$version-$$}
-label="metricstack.release=$RELEASE $BASE $RUNTIME_BASE"
+label="metricstack.release=$RELEASE $BASE $RUNTIME_BASE $GOARCH"
 container=
 
 is_kept() {
