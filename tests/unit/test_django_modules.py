@@ -198,5 +198,5 @@ def test_a_host_without_graphite_web_would_get_a_dashboard(project):
     arguments = {"name": "shop", "graphs": [{"targets": ["stats.a"]}], "python": "/nowhere/python"}
     checked = project.module("graphite_dashboard", "--check", **arguments)
     assert checked["changed"]
-    assert checked["dashboard"]["graphs"][0]["targets"] == ["stats.a"]
+    assert checked["dashboards"][0]["graphs"][0]["targets"] == ["stats.a"]
     assert project.module("graphite_dashboard", **arguments)["kind"] == "not_installed"

@@ -93,7 +93,7 @@ def test_dashboards_are_judged_with_the_other_variables():
         "processes": 1,
         "threads": 1,
         "request_timeout": 60,
-        "secret_key": None,
+        "secret_key": "made on the host",
         "time_zone": "UTC",
         "database": {},
         "settings": {},
