@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""A tree of whisper files that carbon may be writing to.
+
+Carbon opens a file for each write and closes it at once, without a lock. The kernel's leases (``fcntl(2)``,
+``F_SETLEASE``) tell whether somebody has a file open and keep others waiting in ``open`` meanwhile; every kind of local
+file system has them. Names in the tree belong to carbon's user, who may put links anywhere, so that everything here
+goes by the descriptor of a directory and follows none. This file is private to the collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SUFFIX = ".wsp"
+# Seconds without a write after which nobody can be in the middle of creating a file.
+SETTLED_SECONDS = 60
+
+
+class LeaseError(Exception):
+    """The file system has no leases, so that nobody can tell who is writing; or somebody did not stop writing."""
+
+
+class TreeBusyError(Exception):
+    """Another run is at work on the tree."""
+
+
+class Entry(NamedTuple):
+    """A name in the tree. ``directory`` is a descriptor that is open until the next entry is asked for."""
+
+    directory: int
+    name: str
+    path: str  # relative to the top
+
+    @property
+    def metric(self) -> str | None:
+        """The name of the series, ``None`` if the file's name is a hash that cannot be turned back."""
+        return metric_name(self.path)
+
+    def open(self, flags: int = os.O_RDONLY) -> int:
+        """Return a descriptor of the file. Raises ``OSError``, also for a link."""
+        return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
+
+
+def metric_name(path: str) -> str | None:
+    """Return the name of the series in the file ``path``, relative to the top of the tree.
+
+    Source: ``TaggedSeries.encode`` of ``carbon/util.py``, carbon 1.1.10.
+    """
+    stem = path[: -len(SUFFIX)]
+    if not stem.startswith("_tagged/"):
+        return stem.replace("/", ".")
+    name = stem.split("/", 3)[-1]
+    return name.replace("_DOT_", ".") if ";" in name else None
+
+
+def open_tree(directory: str) -> int:
+    """Return a descriptor of the top of a tree. The top may be a link; what is below may not. Raises ``OSError``."""
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def locked(top: int) -> Iterator[None]:
+    """Keep other runs off the tree. Raises ``TreeBusyError``."""
+    try:
+        fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise TreeBusyError from error
+    try:
+        yield
+    finally:
+        fcntl.flock(top, fcntl.LOCK_UN)
+
+
+def walk(top: int, after: object = None) -> Iterator[Entry]:
+    """Yield every name in the tree that is not a directory, links among them; memory is that of one directory.
+
+    ``after``, if given, is called with the descriptor of the parent and the name of each directory that is done.
+    What vanishes meanwhile is passed over.
+    """
+    yield from _walk(os.dup(top), "", after)
+
+
+def _walk(directory: int, prefix: str, after) -> Iterator[Entry]:
+    try:
+        subdirectories = []
+        with os.scandir(directory) as scan:
+            names = []
+            for item in scan:
+                if item.is_dir(follow_symlinks=False):
+                    subdirectories.append(item.name)
+                else:
+                    names.append(item.name)
+        for name in sorted(names):
+            yield Entry(directory, name, prefix + name)
+        for name in sorted(subdirectories):
+            try:
+                child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    continue
+                raise
+            yield from _walk(child, f"{prefix}{name}/", after)
+            if after is not None:
+                after(directory, name)
+    finally:
+        os.close(directory)
+
+
+def read_all(descriptor: int) -> bytes:
+    """Return the content of a file from its beginning, wherever the descriptor stands."""
+    parts = []
+    position = 0
+    while True:
+        part = os.pread(descriptor, 1 << 22, position)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        position += len(part)
+
+
+@contextlib.contextmanager
+def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> Iterator[None]:
+    """Keep everybody else from writing to an open file, and with ``exclusive`` from opening it at all.
+
+    Whoever wants to waits in ``open`` until the end of the block, for at most 45 s (``lease-break-time``). A descriptor
+    for reading is needed, with ``exclusive`` the only one. Waits for those who have the file open already.
+
+    Raises ``LeaseError`` after ``timeout`` seconds, and at once where there are no leases.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel says that somebody waits
+    deadline = time.monotonic() + timeout
+    pause = 0.0005
+    while True:
+        try:
+            _set_lease(descriptor, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+            break
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise LeaseError(f"the file system has no leases: {error.strerror}") from error
+        if time.monotonic() > deadline:
+            raise LeaseError(f"somebody has kept the file open for {timeout:.0f} s")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    try:
+        yield
+    finally:
+        _set_lease(descriptor, fcntl.F_UNLCK)
+
+
+def somebody_waits(descriptor: int, exclusive: bool = False) -> bool:
+    """Tell, inside of ``lease``, whether somebody is waiting to open the file."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != (fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+
+
+def _set_lease(descriptor: int, kind: int) -> None:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, kind)
+    except PermissionError:
+        # Without CAP_LEASE, as in many containers, a lease is for the file's owner.
+        own = os.geteuid()
+        os.seteuid(os.fstat(descriptor).st_uid)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, kind)
+        finally:
+            os.seteuid(own)
+
+
+def is_regular(status: os.stat_result) -> bool:
+    """Tell whether a status is that of a file, and not of a pipe or a device."""
+    return stat.S_ISREG(status.st_mode)
