@@ -17,7 +17,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 SUFFIX = ".wsp"
@@ -80,39 +80,31 @@ def locked(top: int) -> Iterator[None]:
         fcntl.flock(top, fcntl.LOCK_UN)
 
 
-def walk(top: int, after: object = None) -> Iterator[Entry]:
-    """Yield every name in the tree that is not a directory, links among them; memory is that of one directory.
+def walk(top: int, after: Callable[[int, str], None] | None = None) -> Iterator[Entry]:
+    """Yield every name in the tree that is not a directory, links among them, in the file system's order.
 
     ``after``, if given, is called with the descriptor of the parent and the name of each directory that is done.
-    What vanishes meanwhile is passed over.
+    What vanishes meanwhile is passed over. Memory does not grow with the number of names.
     """
-    yield from _walk(os.dup(top), "", after)
+    return _walk(os.dup(top), "", after)
 
 
-def _walk(directory: int, prefix: str, after) -> Iterator[Entry]:
+def _walk(directory: int, prefix: str, after: Callable[[int, str], None] | None) -> Iterator[Entry]:
     try:
-        subdirectories = []
         with os.scandir(directory) as scan:
-            names = []
             for item in scan:
-                if item.is_dir(follow_symlinks=False):
-                    subdirectories.append(item.name)
-                else:
-                    names.append(item.name)
-        for name in sorted(names):
-            yield Entry(directory, name, prefix + name)
-        for name in sorted(subdirectories):
-            try:
-                child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                if error.errno == errno.ELOOP:
+                if not item.is_dir(follow_symlinks=False):
+                    yield Entry(directory, item.name, prefix + item.name)
                     continue
-                raise
-            yield from _walk(child, f"{prefix}{name}/", after)
-            if after is not None:
-                after(directory, name)
+                try:
+                    child = os.open(item.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+                except OSError as error:
+                    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        continue
+                    raise
+                yield from _walk(child, f"{prefix}{item.name}/", after)
+                if after is not None:
+                    after(directory, item.name)
     finally:
         os.close(directory)
 
