@@ -14,6 +14,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._retention im
     RetentionError,
     format_retentions,
     parse_retentions,
+    whisper_size,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import first_match
 
@@ -33,6 +34,14 @@ def finest_retention(schemas: list[dict], metric: str) -> int | None:
         raise AnsibleFilterError(str(error)) from error
 
 
+def whisper_size_of(text: str) -> dict[str, int]:
+    try:
+        archives = parse_retentions(text)
+    except RetentionError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return {"points": sum(archive.points for archive in archives), "bytes": whisper_size(archives)}
+
+
 class FilterModule:
     def filters(self) -> dict:
         return {
@@ -41,4 +50,5 @@ class FilterModule:
             "carbon_retentions": carbon_retentions,
             "carbonlink_hosts": carbonlink_hosts,
             "finest_retention": finest_retention,
+            "whisper_size": whisper_size_of,
         }

@@ -19,6 +19,8 @@ UNIT_SECONDS = {
     "weeks": 7 * 86400,
     "years": 365 * 86400,
 }
+# whisper.metadataSize, whisper.archiveInfoSize and whisper.pointSize.
+_HEADER_BYTES, _ARCHIVE_BYTES, _POINT_BYTES = 16, 12, 12
 _QUANTITY = re.compile(r"(\d+)([a-z]*)\Z")
 
 
@@ -55,6 +57,14 @@ def parse_retentions(text: str) -> list[Archive]:
 def format_retentions(archives: list[Archive]) -> str:
     """Return the retention string of ``archives`` in the units that every release of carbon accepts."""
     return ",".join(f"{_in_unit(archive.seconds_per_point)}:{_in_unit(archive.seconds)}" for archive in archives)
+
+
+def whisper_size(archives: list[Archive]) -> int:
+    """Return the bytes of the file that whisper makes for ``archives``: one series takes one file, of that size from the start.
+
+    The layout is that of ``whisper.create``: a header, a description of each archive, and every point of every archive.
+    """
+    return _HEADER_BYTES + sum(_ARCHIVE_BYTES + _POINT_BYTES * archive.points for archive in archives)
 
 
 def _parse_definition(definition: str) -> Archive:

@@ -9,6 +9,8 @@ import re
 
 import pytest
 import whisper
+from ansible.errors import AnsibleFilterError
+from ansible_collections.metricstack.graphite.plugins.filter.carbon import whisper_size_of
 from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
     RetentionError,
     format_retentions,
@@ -83,3 +85,16 @@ def test_the_articles_order_is_refused_and_the_cure_is_named():
     ]
     (problem,) = schema_problems("carbon_cache_storage_schemas", rules)
     assert "Put 'stats' before 'default_1min_for_1day'" in problem
+
+
+@pytest.mark.parametrize("text", ["60s:90d", "10s:6h,1min:6d,10min:180d", "1s:1"])
+def test_a_file_has_the_size_that_is_told(text, tmp_path):
+    path = tmp_path / "series.wsp"
+    archives = parse_retentions(text)
+    whisper.create(str(path), archives)
+    assert whisper_size_of(text) == {"points": sum(archive.points for archive in archives), "bytes": path.stat().st_size}
+
+
+def test_the_size_of_what_whisper_refuses_is_refused():
+    with pytest.raises(AnsibleFilterError, match="25s is not a multiple"):
+        whisper_size_of("10s:6h,25s:6d")

@@ -14,6 +14,8 @@ import venv
 from urllib.parse import urlencode
 
 import pytest
+import yaml
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import parse_retentions, whisper_size
 from conftest import ROOT, values
 
 
@@ -31,6 +33,14 @@ def test_a_counter_comes_back_at_ten_seconds_and_is_summed(counter_comes_back, h
     header = host.run("whisper-info /var/lib/graphite/whisper/stats/counters/front_door/requests/count.wsp").stdout
     assert "aggregationMethod: sum" in header
     assert re.findall(r"secondsPerPoint: (\d+)", header) == ["10", "60", "600"]
+
+
+def test_a_file_has_the_size_that_whisper_size_tells(counter_comes_back, host):
+    counter_comes_back("front_door.size")
+    retentions = yaml.safe_load((ROOT / "molecule/shared/inventory/group_vars/all.yml").read_text())["carbon_cache_storage_schemas"]
+    (stats,) = (rule["retentions"] for rule in retentions if rule["name"] == "stats")
+    size = host.file("/var/lib/graphite/whisper/stats/counters/front_door/size/count.wsp").size
+    assert size == whisper_size(parse_retentions(stats))
 
 
 def test_gauge_and_timer_come_back(statsd_send, render, wait_until):
