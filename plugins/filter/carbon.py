@@ -16,7 +16,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._retention im
     parse_retentions,
     whisper_size,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import first_match
+from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import capacity_problems, first_match
 
 
 def carbon_retentions(text: str) -> str:
@@ -45,6 +45,7 @@ def whisper_size_of(text: str) -> dict[str, int]:
 class FilterModule:
     def filters(self) -> dict:
         return {
+            "carbon_cache_capacity_problems": capacity_problems,
             "carbon_cache_problems": carbon_cache_problems,
             "carbon_config_value": config_value,
             "carbon_retentions": carbon_retentions,

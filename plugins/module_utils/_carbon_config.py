@@ -15,6 +15,7 @@ from collections import Counter
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
     aggregation_problems,
+    expected_series_problems,
     schema_problems,
 )
 
@@ -75,6 +76,9 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
         *filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]),
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
+        *expected_series_problems(
+            "carbon_cache_expected_series", variables["expected_series"], "carbon_cache_storage_schemas", variables["storage_schemas"]
+        ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
     ]

@@ -18,10 +18,27 @@ except ImportError:  # before Python 3.11
     import sre_constants
     import sre_parse
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import RetentionError, parse_retentions
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
+    Archive,
+    RetentionError,
+    parse_retentions,
+    whisper_size,
+)
 
 # The methods that every release of whisper from 1.1.4 on knows.
 AGGREGATION_METHODS = ("average", "sum", "last", "max", "min", "avg_zero", "absmax", "absmin")
+# What carbon keeps of a metric that no schema matches: a week of minutes.
+_UNMATCHED = [Archive(60, 60 * 24 * 7)]
+# A file takes whole blocks; this is the usual size of one in ext4, XFS and Btrfs.
+_BLOCK_BYTES = 4096
+
+
+class _Expected(NamedTuple):
+    """What the series of one rule take on disk."""
+
+    rule: str
+    series: int
+    bytes_per_series: int
 
 
 class _Shape(NamedTuple):
@@ -89,6 +106,46 @@ def aggregation_problems(variable: str, aggregations: list[dict]) -> list[str]:
     return problems
 
 
+def expected_series_problems(variable: str, expected: object, schemas_variable: str, schemas: list[dict]) -> list[str]:
+    """Return one sentence for each mistake in ``expected``: a number of series, or a dict of such by names of ``schemas``."""
+    if not isinstance(expected, dict):
+        if _is_count(expected):
+            return []
+        return [
+            f"{variable} is {expected}; give a whole number of series, such as 10000, or a dict of such numbers by the names of the"
+            f" rules in {schemas_variable}."
+        ]
+    problems = []
+    names = [str(schema["name"]) for schema in schemas]
+    for name, series in expected.items():
+        if str(name) not in names:
+            problems.append(
+                f"{variable} has the rule '{name}', which {schemas_variable} does not have; write one of: {', '.join(names) or 'none'}."
+            )
+        if not _is_count(series):
+            problems.append(f"{variable}: rule '{name}' has {series}; give a whole number of series, such as 10000.")
+    return problems
+
+
+def capacity_problems(expected: int | str | dict, schemas: list[dict], directory: str, free: int, used: int = 0) -> list[str]:
+    """Return one sentence if the files of the expected series do not fit on the file system of ``directory``.
+
+    ``free`` are the bytes that are free there, ``used`` those that whisper files take already. A number of series
+    without rules is judged by the rule that takes the most.
+    """
+    files = _expected_files(expected, schemas)
+    needed = sum(file.series * file.bytes_per_series for file in files)
+    if needed <= free + used:
+        return []
+    terms = ", ".join(f"{file.rule}: {_grouped(file.series)} x {_in_kib(file.bytes_per_series)}" for file in files)
+    return [
+        f"carbon_cache_expected_series with carbon_cache_storage_schemas needs {_in_gib(needed)} ({terms}), but the file system of"
+        f" {directory} has {_in_gib(free + used)} ({_in_gib(free)} free and {_in_gib(used)} of whisper files). Shorten the"
+        " retentions in carbon_cache_storage_schemas, lower carbon_cache_expected_series, enlarge that file system, or set"
+        " carbon_cache_whisper_directory to a directory on a larger one."
+    ]
+
+
 def first_match(rules: list[dict], metric: str) -> dict | None:
     """Return the rule that carbon applies to ``metric``, or ``None``. Patterns that do not compile match nothing."""
     for rule in rules:
@@ -120,6 +177,38 @@ def swallows(earlier: str, later: str) -> bool:
     if broad.anchored_end:
         return not text or ends
     return any(text in literal for literal in narrow.literals) or not text
+
+
+def _is_count(value: object) -> bool:
+    return not isinstance(value, bool) and re.match(r"\d+\Z", str(value)) is not None
+
+
+def _expected_files(expected: int | str | dict, schemas: list[dict]) -> list[_Expected]:
+    rules = [(f"rule {schema['name']}", str(schema["name"]), parse_retentions(schema["retentions"])) for schema in schemas]
+    if isinstance(expected, dict):
+        counts = {str(name): int(series) for name, series in expected.items()}
+        return [_Expected(text, counts[name], _bytes_on_disk(archives)) for text, name, archives in rules if name in counts]
+    sizes = [(_bytes_on_disk(archives), text) for text, _name, archives in rules]
+    if not any(swallows(schema["pattern"], ".*") for schema in schemas):
+        sizes.append((_bytes_on_disk(_UNMATCHED), "no rule"))
+    size, text = max(sizes)
+    return [_Expected(text, int(expected), size)]
+
+
+def _bytes_on_disk(archives: list[Archive]) -> int:
+    return -(-whisper_size(archives) // _BLOCK_BYTES) * _BLOCK_BYTES
+
+
+def _in_gib(size: int) -> str:
+    return f"{_grouped(round(size / 2**30, 2))} GiB"
+
+
+def _in_kib(size: int) -> str:
+    return f"{_grouped(size // 1024)} KiB"
+
+
+def _grouped(number: float) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 def _shape(pattern: str) -> _Shape:

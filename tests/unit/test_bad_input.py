@@ -57,6 +57,15 @@ CASES = {
         {"carbon_cache_storage_schemas": [{**schema("10s:6h"), "retention": "10s:6h"}]},
         ["carbon_cache_storage_schemas", "retention"],
     ),
+    "expected series of a rule that is not there": (
+        {"carbon_cache_expected_series": {"stast": 10000}},
+        ["carbon_cache_expected_series", "stast", "carbon_cache_storage_schemas", "carbon, stats, default"],
+    ),
+    "fewer series than none": ({"carbon_cache_expected_series": -10000}, ["carbon_cache_expected_series", "-10000"]),
+    "expected series that are no number": (
+        {"carbon_cache_expected_series": {"stats": "10k"}},
+        ["carbon_cache_expected_series", "stats", "10k"],
+    ),
     "port out of range": ({"statsd_port": 81250}, ["statsd_port", "81250"]),
     "port used twice": (
         {"carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 2003}]},

@@ -16,7 +16,12 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._retention im
     format_retentions,
     parse_retentions,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import schema_problems, swallows
+from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
+    capacity_problems,
+    expected_series_problems,
+    schema_problems,
+    swallows,
+)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +103,45 @@ def test_a_file_has_the_size_that_is_told(text, tmp_path):
 def test_the_size_of_what_whisper_refuses_is_refused():
     with pytest.raises(AnsibleFilterError, match="25s is not a multiple"):
         whisper_size_of("10s:6h,25s:6d")
+
+
+# 25 948 and 121 012 bytes: 7 and 30 blocks.
+RULES = [
+    {"name": "stats", "pattern": r"^stats\.", "retentions": "10s:6h"},
+    {"name": "rest", "pattern": ".*", "retentions": "60s:7d"},
+]
+
+
+@pytest.mark.parametrize(
+    ("expected", "schemas", "blocks"),
+    [
+        ({"stats": 10}, RULES, 70),
+        ({"stats": 10, "rest": "2"}, RULES, 130),
+        (10, RULES, 300),
+        (10, RULES[:1], 300),  # what no rule matches, carbon keeps for a week
+        ("0", [], 0),
+    ],
+)
+def test_series_fit_up_to_the_last_block(expected, schemas, blocks):
+    assert capacity_problems(expected, schemas, "/srv/whisper", blocks * 4096) == []
+    assert capacity_problems(expected, schemas, "/srv/whisper", 4096, (blocks - 1) * 4096) == []
+    assert len(capacity_problems(expected, schemas, "/srv/whisper", blocks * 4096 - 1)) == 1
+
+
+def test_what_does_not_fit_is_named_with_what_there_is():
+    (problem,) = capacity_problems({"stats": 1000000, "rest": 5}, RULES, "/srv/whisper", 3 * 2**30, 2**30)
+    assert "needs 26.7 GiB (rule stats: 1 000 000 x 28 KiB, rule rest: 5 x 120 KiB)" in problem
+    assert "/srv/whisper has 4.0 GiB (3.0 GiB free and 1.0 GiB of whisper files)" in problem
+
+
+@pytest.mark.parametrize("expected", [{}, 0, 10000, "10000", {"stats": 10000, "rest": "0"}])
+def test_numbers_of_series_are_taken(expected):
+    assert expected_series_problems("expected", expected, "schemas", RULES) == []
+
+
+@pytest.mark.parametrize("expected", [-1, 1.5, True, None, "many", "", [10], "1\n"])
+def test_what_is_no_number_of_series_is_refused(expected):
+    (problem,) = expected_series_problems("expected", expected, "schemas", RULES)
+    assert problem.startswith(f"expected is {expected};")
+    (problem,) = expected_series_problems("expected", {"stats": expected}, "schemas", RULES)
+    assert problem.startswith(f"expected: rule 'stats' has {expected};")

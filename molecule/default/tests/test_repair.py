@@ -107,6 +107,38 @@ def test_a_port_that_another_service_has_is_refused(host, playbook, http_get):
     assert http_get("/version/")[0] == 200
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_more_series_than_there_is_room_for_are_refused_before_a_change(host, playbook, check):
+    before = fingerprint(host, "/etc/carbon/carbon.conf")
+    variables = {"carbon_cache_expected_series": {"stats": 1000000000}, "carbon_cache_settings": {"MAX_CACHE_SIZE": 1000}}
+    status, output = playbook("site.yml", variables, check=check)
+    assert status != 0
+    assert "changed=0" in output
+    output = " ".join(output.split())
+    assert re.search(r"needs [\d ]{6,}(\.\d+)? GiB \(rule stats: 1 000 000 000 x [\d ]+ KiB\)", output), output
+    assert re.search(r"the file system of /var/lib/graphite/whisper has [\d ]+\.\d+ GiB", output), output
+    assert fingerprint(host, "/etc/carbon/carbon.conf") == before
+
+
+def test_files_that_are_there_count_as_room_for_those_to_come(host, playbook):
+    """28 KiB each, on a file system of 64 MiB."""
+    assert host.run("mkdir /mnt/small && mount -t tmpfs -o size=64M tmpfs /mnt/small").rc == 0
+    variables = {"carbon_cache_whisper_directory": "/mnt/small/graphite/whisper"}
+
+    def fits(series):
+        return playbook("carbon.yml", {**variables, "carbon_cache_expected_series": {"load_test": series}}, check=True)
+
+    status, output = fits(2000)  # neither the directory nor its parent is there
+    assert status == 0, output
+    host.run("mkdir -p /mnt/small/graphite/whisper; fallocate -l 40M /mnt/small/graphite/whisper/series.wsp")
+    status, output = fits(2000)
+    assert status == 0, output
+    status, output = fits(3000)
+    assert status != 0
+    assert "has 0.06 GiB (0.02 GiB free and 0.04 GiB of whisper files)" in " ".join(output.split())
+    assert host.run("umount /mnt/small && rmdir /mnt/small").rc == 0
+
+
 def test_a_package_that_cannot_be_installed_is_named(host, playbook, http_get):
     preferences = "/etc/apt/preferences.d/refused"
     host.run(f"printf 'Package: python3-mysqldb\\nPin: release *\\nPin-Priority: -1\\n' > {preferences}")
