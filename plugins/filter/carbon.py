@@ -42,6 +42,30 @@ def whisper_size_of(text: str) -> dict[str, int]:
     return {"points": sum(archive.points for archive in archives), "bytes": whisper_size(archives)}
 
 
+def whisper_retention_report(result: dict) -> str:
+    parts = []
+    for rule in result["rules"]:
+        if rule["differing"]:
+            parts.append(f"{rule['differing']} of rule '{rule['name']}' have {' or '.join(rule['found'])}")
+        if rule["relabelling"]:
+            parts.append(f"{rule['relabelling']} of rule '{rule['name']}' have another aggregation")
+    lines = []
+    if parts:
+        lines.append(
+            f"{result['differing'] + result['relabelling']} of {result['series']} series do not have what carbon_cache_storage_schemas and"
+            f" carbon_cache_storage_aggregations give them: {', '.join(parts)}. Carbon applies rules to new series only. Set"
+            " carbon_cache_existing_data to reshape to bring these to the rules with their points;"
+            f" that needs {result['bytes_needed'] >> 20} MiB of the {result['bytes_available'] >> 20} MiB that are free."
+        )
+    if result["corrupt_count"]:
+        first = result["corrupt"][0]
+        lines.append(
+            f"{result['corrupt_count']} files are no whisper files, such as {first['path']} ({first['problem']}), and carbon cannot write"
+            " to them. The module whisper_retention sets them aside with set_aside_corrupt."
+        )
+    return " ".join(lines)
+
+
 class FilterModule:
     def filters(self) -> dict:
         return {
@@ -51,5 +75,6 @@ class FilterModule:
             "carbon_retentions": carbon_retentions,
             "carbonlink_hosts": carbonlink_hosts,
             "finest_retention": finest_retention,
+            "whisper_retention_report": whisper_retention_report,
             "whisper_size": whisper_size_of,
         }

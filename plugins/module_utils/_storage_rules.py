@@ -8,6 +8,7 @@ in the name (``re.search``); the first rule that matches wins. This file is priv
 
 from __future__ import annotations
 
+import configparser
 import re
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ except ImportError:  # before Python 3.11
 from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
     Archive,
     RetentionError,
+    format_retentions,
     parse_retentions,
     whisper_size,
 )
@@ -39,6 +41,84 @@ class _Expected(NamedTuple):
     rule: str
     series: int
     bytes_per_series: int
+
+
+class StorageRulesError(ValueError):
+    """Rules that carbon could not work with; the message has one line for each."""
+
+
+class SeriesShape(NamedTuple):
+    """What the rules give to a series; ``rule`` is the name of the schema."""
+
+    rule: str
+    archives: tuple[Archive, ...]
+    xfilesfactor: float
+    aggregation_method: str
+
+
+class StorageRules:
+    """The rules of one carbon, as it applies them. Raises ``StorageRulesError`` for rules that it could not apply."""
+
+    def __init__(self, schemas: list[dict], aggregations: list[dict]) -> None:
+        judged = [_pattern_problem("storage_schemas", rule) or _retentions_problem("storage_schemas", rule) for rule in schemas]
+        judged += [_pattern_problem("storage_aggregations", rule) for rule in aggregations]
+        problems = [*filter(None, judged), *_aggregate_problems("storage_aggregations", aggregations)]
+        if problems:
+            raise StorageRulesError("\n".join(problems))
+        # A series that no rule matches gets what carbon and whisper have built in.
+        self._schemas = [(rule["name"], re.compile(rule["pattern"]), tuple(parse_retentions(rule["retentions"]))) for rule in schemas]
+        self._schemas.append(("(none)", re.compile(""), tuple(_UNMATCHED)))
+        self._aggregations = [(re.compile(rule["pattern"]), rule["xfilesfactor"], rule["aggregation_method"]) for rule in aggregations]
+        self._aggregations.append((re.compile(""), None, None))
+
+    @property
+    def retentions(self) -> dict[str, str]:
+        """The retention string of each schema, by its name."""
+        return {name: format_retentions(list(archives)) for name, _pattern, archives in self._schemas}
+
+    def shape(self, metric: str) -> SeriesShape:
+        """Return what the first rules that match ``metric`` give to it."""
+        name, _pattern, archives = next(rule for rule in self._schemas if rule[1].search(metric))
+        _pattern, factor, method = next(rule for rule in self._aggregations if rule[0].search(metric))
+        return SeriesShape(name, archives, 0.5 if factor is None else float(factor), method or "average")
+
+
+def read_schemas(text: str) -> list[dict]:
+    """Return the rules of a storage-schemas.conf as ``{name, pattern, retentions}``.
+
+    Raises ``StorageRulesError`` for a text that carbon could not read. A section that carbon passes over is left out.
+    """
+    return [
+        {"name": name, "pattern": section["pattern"], "retentions": section["retentions"]}
+        for name, section in _read_sections(text)
+        if section.get("pattern") and "retentions" in section
+    ]
+
+
+def read_aggregations(text: str) -> list[dict]:
+    """Return the rules of a storage-aggregation.conf as ``{name, pattern, xfilesfactor, aggregation_method}``.
+
+    What a section does not set is ``None``. Raises ``StorageRulesError`` for a text that carbon could not read.
+    """
+    return [
+        {
+            "name": name,
+            "pattern": section["pattern"],
+            "xfilesfactor": section.get("xfilesfactor"),
+            "aggregation_method": section.get("aggregationmethod"),
+        }
+        for name, section in _read_sections(text)
+        if section.get("pattern")
+    ]
+
+
+def _read_sections(text: str) -> list[tuple[str, dict[str, str]]]:
+    parser = configparser.ConfigParser()
+    try:
+        parser.read_string(text)
+        return [(name, dict(parser.items(name))) for name in parser.sections()]
+    except configparser.Error as error:
+        raise StorageRulesError(" ".join(str(error).split())) from error
 
 
 class _Shape(NamedTuple):
@@ -66,15 +146,9 @@ def rule_problems(variable: str, rules: list[dict]) -> list[str]:
         if rule["name"] in [earlier["name"] for earlier in earlier_rules]:
             problems.append(f"{where} is there twice; give each rule a name of its own.")
         pattern = str(rule["pattern"])
-        if pattern != pattern.strip() or "\n" in pattern or not pattern:
-            problems.append(
-                f"{where} has the pattern '{pattern}'; carbon needs one that is not empty, on one line, without spaces around it."
-            )
-            continue
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            problems.append(f"{where} has the pattern '{pattern}', which is not a regular expression: {error}.")
+        pattern_problem = _pattern_problem(variable, rule)
+        if pattern_problem:
+            problems.append(pattern_problem)
             continue
         swallower = next((earlier for earlier in earlier_rules if swallows(earlier["pattern"], pattern)), None)
         if swallower is not None:
@@ -87,23 +161,51 @@ def rule_problems(variable: str, rules: list[dict]) -> list[str]:
 
 def schema_problems(variable: str, schemas: list[dict]) -> list[str]:
     """Return one sentence for each mistake in a list of ``{name, pattern, retentions}``."""
-    problems = rule_problems(variable, schemas)
-    for schema in schemas:
-        try:
-            parse_retentions(schema["retentions"])
-        except RetentionError as error:
-            problems.append(f"{variable}: rule '{schema['name']}' has the retentions '{schema['retentions']}': {error}.")
-    return problems
+    return [*rule_problems(variable, schemas), *filter(None, (_retentions_problem(variable, schema) for schema in schemas))]
 
 
 def aggregation_problems(variable: str, aggregations: list[dict]) -> list[str]:
     """Return one sentence for each mistake in a list of ``{name, pattern, xfilesfactor, aggregation_method}``."""
-    problems = rule_problems(variable, aggregations)
+    return rule_problems(variable, aggregations) + _aggregate_problems(variable, aggregations)
+
+
+def _pattern_problem(variable: str, rule: dict) -> str | None:
+    where, pattern = f"{variable}: rule '{rule['name']}'", str(rule["pattern"])
+    if pattern != pattern.strip() or "\n" in pattern or not pattern:
+        return f"{where} has the pattern '{pattern}'; carbon needs one that is not empty, on one line, without spaces around it."
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"{where} has the pattern '{pattern}', which is not a regular expression: {error}."
+    return None
+
+
+def _retentions_problem(variable: str, rule: dict) -> str | None:
+    try:
+        parse_retentions(rule["retentions"])
+    except RetentionError as error:
+        return f"{variable}: rule '{rule['name']}' has the retentions '{rule['retentions']}': {error}."
+    return None
+
+
+def _aggregate_problems(variable: str, aggregations: list[dict]) -> list[str]:
+    problems = []
     for rule in aggregations:
-        factor = rule.get("xfilesfactor")
-        if factor is not None and not 0 <= float(factor) <= 1:
+        factor, method = rule.get("xfilesfactor"), rule.get("aggregation_method")
+        if factor is not None and not _is_share(factor):
             problems.append(f"{variable}: rule '{rule['name']}' has xfilesfactor {factor}; it is a share, from 0 to 1.")
+        if method is not None and method not in AGGREGATION_METHODS:
+            problems.append(
+                f"{variable}: rule '{rule['name']}' has the aggregation method '{method}'; choose one of {', '.join(AGGREGATION_METHODS)}."
+            )
     return problems
+
+
+def _is_share(value: object) -> bool:
+    try:
+        return 0 <= float(str(value)) <= 1
+    except ValueError:
+        return False
 
 
 def expected_series_problems(variable: str, expected: object, schemas_variable: str, schemas: list[dict]) -> list[str]:

@@ -15,7 +15,6 @@ import errno
 import fcntl
 import os
 import signal
-import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -86,7 +85,8 @@ def walk(top: int, after: Callable[[int, str], None] | None = None) -> Iterator[
     ``after``, if given, is called with the descriptor of the parent and the name of each directory that is done.
     What vanishes meanwhile is passed over. Memory does not grow with the number of names.
     """
-    return _walk(os.dup(top), "", after)
+    # A descriptor of its own: one that is duplicated or inherited has the same place in the list.
+    return _walk(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top), "", after)
 
 
 def _walk(directory: int, prefix: str, after: Callable[[int, str], None] | None) -> Iterator[Entry]:
@@ -111,7 +111,7 @@ def _walk(directory: int, prefix: str, after: Callable[[int, str], None] | None)
 
 def read_all(descriptor: int) -> bytes:
     """Return the content of a file from its beginning, wherever the descriptor stands."""
-    parts = []
+    parts: list[bytes] = []
     position = 0
     while True:
         part = os.pread(descriptor, 1 << 22, position)
@@ -125,8 +125,9 @@ def read_all(descriptor: int) -> bytes:
 def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> Iterator[None]:
     """Keep everybody else from writing to an open file, and with ``exclusive`` from opening it at all.
 
-    Whoever wants to waits in ``open`` until the end of the block, for at most 45 s (``lease-break-time``). A descriptor
-    for reading is needed, with ``exclusive`` the only one. Waits for those who have the file open already.
+    Whoever wants to waits in ``open`` until the end of the block, for at most 45 s (``lease-break-time``); so does this
+    process, if it opens the file again. A descriptor for reading is needed, with ``exclusive`` the only one. Waits for
+    those who have the file open already.
 
     Raises ``LeaseError`` after ``timeout`` seconds, and at once where there are no leases.
     """
@@ -137,9 +138,10 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
         try:
             _set_lease(descriptor, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
             break
+        except BlockingIOError:
+            pass
         except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise LeaseError(f"the file system has no leases: {error.strerror}") from error
+            raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
         if time.monotonic() > deadline:
             raise LeaseError(f"somebody has kept the file open for {timeout:.0f} s")
         time.sleep(pause)
@@ -147,7 +149,22 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
     try:
         yield
     finally:
-        _set_lease(descriptor, fcntl.F_UNLCK)
+        try:
+            _set_lease(descriptor, fcntl.F_UNLCK)
+        except BlockingIOError as error:
+            raise LeaseError("the kernel has taken the lease back: it was held for too long") from error
+
+
+def refuse_without_leases(descriptor: int) -> None:
+    """Raise ``LeaseError`` if nobody can have a lease on an open file. Does not wait for those who write to it."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        _set_lease(descriptor, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
+    _set_lease(descriptor, fcntl.F_UNLCK)
 
 
 def somebody_waits(descriptor: int, exclusive: bool = False) -> bool:
@@ -166,8 +183,3 @@ def _set_lease(descriptor: int, kind: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, kind)
         finally:
             os.seteuid(own)
-
-
-def is_regular(status: os.stat_result) -> bool:
-    """Tell whether a status is that of a file, and not of a pipe or a device."""
-    return stat.S_ISREG(status.st_mode)

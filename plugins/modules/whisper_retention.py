@@ -1,0 +1,461 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: whisper_retention
+short_description: Whisper files have the archives and the aggregation that the storage rules give them
+version_added: 1.0.0
+description:
+  - Carbon looks at its storage rules when it creates a file, and never again. This module brings the files that are there
+    to the rules, the first that matches as carbon reads them, while carbon goes on writing.
+  - Each file is replaced by one with the same points at the best resolution available, the same owner, group, mode, time
+    and sparseness. A point of a finer archive is aggregated where only a coarser one covers its time; a point of a coarser
+    archive stands at the beginning of its interval in a finer one. Points that arrive meanwhile are carried over.
+  - A change of xFilesFactor or aggregation method alone is written to the file as it is; it applies to points to come.
+  - The files are read and written with the C(whisper) library, in parallel. A run that was interrupted leaves every file
+    whole, either as it was or as it should be, and the next one goes on.
+author:
+  - metricstack maintainers (@metricstack)
+options:
+  directory:
+    description:
+      - Top of the tree. It may be a link; a link below it is never followed.
+    type: path
+    default: /var/lib/graphite/whisper
+  conf_directory:
+    description:
+      - Where C(storage-schemas.conf) and C(storage-aggregation.conf) are, for rules that are not given. Without the latter,
+        files get what whisper has built in, an average of at least one half.
+    type: path
+    default: /etc/carbon
+  storage_schemas:
+    description:
+      - The rules, instead of those of C(storage-schemas.conf); as the role C(carbon_cache) takes them.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the rule.
+        type: str
+        required: true
+      pattern:
+        description: Regular expression, searched for in the metric's name.
+        type: str
+        required: true
+      retentions:
+        description: Precision and duration of each archive, such as V(10s:6h,1min:6d,10min:1800d).
+        type: str
+        required: true
+  storage_aggregations:
+    description:
+      - The rules, instead of those of C(storage-aggregation.conf); as the role C(carbon_cache) takes them.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the rule.
+        type: str
+        required: true
+      pattern:
+        description: Regular expression, searched for in the metric's name.
+        type: str
+        required: true
+      xfilesfactor:
+        description: Share of the finer points that must have a value, from 0 to 1; if left out, 0.5.
+        type: float
+      aggregation_method:
+        description: What becomes of the finer points; if left out, V(average).
+        type: str
+        choices: [average, sum, last, max, min, avg_zero, absmax, absmin]
+  set_aside_corrupt:
+    description:
+      - Whether a file that is no whisper file, such as one that a full disk has left empty, gets another name,
+        C(NAME.wsp.corrupt-TIME), so that carbon creates it anew. Carbon cannot write to such a file, for ever.
+    type: bool
+    default: false
+  carbon_stopped:
+    description:
+      - Says that nothing else writes to the files. Needed on file systems without leases, such as NFS; elsewhere leases tell
+        what carbon is doing.
+    type: bool
+    default: false
+  processes:
+    description:
+      - How many processes share the work; V(0) is one for each core.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    description: Reports what differs, for each rule, and the room that the change needs; changes nothing.
+    support: full
+  diff_mode:
+    description: Shows what the series of each rule have and what they will have.
+    support: full
+notes:
+  - Needs the C(whisper) library on the host, which carbon's package brings along.
+  - A file with the points of another one in its place needs room for the new ones beside the old ones, for about a second. The
+    module does not start if the file system has too little, and ends without loss if it fills up meanwhile.
+  - Progress goes to the host's system log every ten seconds.
+  - Series that carbon creates during the minute in which it has not read new rules yet are seen by the next run.
+"""
+
+EXAMPLES = r"""
+- name: See which series do not follow carbon's rules
+  metricstack.graphite.whisper_retention:
+  check_mode: true
+  register: retention
+
+- name: Bring them to the rules
+  metricstack.graphite.whisper_retention:
+    set_aside_corrupt: true
+"""
+
+RETURN = r"""
+series:
+  description: Number of series that were looked at.
+  returned: success
+  type: int
+differing:
+  description: Number of series whose archives are not those of their rule.
+  returned: success
+  type: int
+relabelling:
+  description: Number of series of which only xFilesFactor or aggregation method are not those of their rule.
+  returned: success
+  type: int
+reshaped:
+  description: Number of files that were replaced.
+  returned: success
+  type: int
+carried_over:
+  description: Number of points that arrived in a file while it was being replaced and were written to its successor.
+  returned: success
+  type: int
+rules:
+  description: What was found, for each rule that has series; C((none)) stands for carbon's own default.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the rule.
+      type: str
+    series:
+      description: Number of its series.
+      type: int
+    differing:
+      description: Number of those whose archives differ.
+      type: int
+    relabelling:
+      description: Number of those whose xFilesFactor or aggregation method alone differ.
+      type: int
+    bytes:
+      description: Size of its files.
+      type: int
+    bytes_after:
+      description: Size of its files once they follow the rule.
+      type: int
+    found:
+      description: The retentions of those that differ, the ten most frequent, and how many have them.
+      type: dict
+bytes_needed:
+  description: Room that the change needs on the file system, in bytes; with several file systems, on the one with least to spare.
+  returned: success
+  type: int
+bytes_available:
+  description: Room that this file system has, in bytes.
+  returned: success
+  type: int
+corrupt:
+  description: The first hundred files that are no whisper files, and what is wrong with each.
+  returned: success
+  type: list
+  elements: dict
+corrupt_count:
+  description: Number of such files.
+  returned: success
+  type: int
+passed_over:
+  description:
+    - Number of names that were left alone, by reason. C(links) are links; C(unnamed) have a hash for a name, from which the
+      metric cannot be told; C(vanished) went away during the run; C(in_creation) are less than a minute old and not whole yet;
+      C(unreadable) could not be opened.
+  returned: success
+  type: dict
+recovered:
+  description: Number of files that an interrupted run had begun with and this one has finished; in check mode, would finish.
+  returned: success
+  type: int
+failures:
+  description: The first hundred files that could not be brought to the rules, and why.
+  returned: always, if there is one
+  type: list
+  elements: dict
+"""
+
+import contextlib
+import os
+import time
+import traceback
+import zlib
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.metricstack.graphite.plugins.module_utils._parallel import (
+    StoppedError,
+    Worker,
+    WorkerError,
+    in_parallel,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
+    AGGREGATION_METHODS,
+    StorageRules,
+    StorageRulesError,
+    read_aggregations,
+    read_schemas,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import (
+    LeaseError,
+    TreeBusyError,
+    locked,
+    open_tree,
+    walk,
+)
+
+try:
+    import whisper  # noqa: F401
+    from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_retention import (
+        PENDING_BYTES,
+        NoRoomError,
+        Report,
+        Reshaper,
+        Surveyor,
+        Work,
+        series_path,
+    )
+
+    WHISPER_ERROR = None
+except ImportError:
+    WHISPER_ERROR = traceback.format_exc()
+
+
+class Retention:
+    """One run of the module."""
+
+    def __init__(self, module: AnsibleModule, rules: StorageRules, top: int) -> None:
+        parameters = module.params
+        self._module = module
+        self._top = top
+        self._processes = parameters["processes"] or len(os.sched_getaffinity(0))
+        set_aside = time.strftime(".corrupt-%Y%m%dT%H%M%S") if parameters["set_aside_corrupt"] else None
+        self._work = Work(rules, parameters["carbon_stopped"], set_aside)
+
+    def survey(self) -> Report:
+        """Return what is there."""
+
+        def work(worker: Worker) -> dict:
+            report = Report()
+            surveyor = Surveyor(self._work, report)
+            for entry in self._share(worker):
+                surveyor.survey(entry)
+                worker.count()
+            return report.as_data()
+
+        return self._sum(in_parallel(self._processes, work, lambda done: self._log(f"looked at {done} files")))
+
+    def bring(self, series: int) -> tuple[Report, list[str]]:
+        """Bring the tree to the rules; return what was done, and the reasons to give up, if there were any."""
+
+        def work(worker: Worker) -> dict:
+            report = Report()
+            reshaper = Reshaper(self._work, report)
+            reason = None
+            try:
+                # What frees room comes first.
+                for growing in (False, True):
+                    for entry in self._share(worker):
+                        reshaper.bring(entry, growing)
+                        worker.count()
+            except StoppedError:
+                pass
+            except (NoRoomError, LeaseError) as error:
+                worker.stop_all()
+                reason = str(error)
+            finally:
+                reshaper.settle()
+            return {**report.as_data(), "reason": reason}
+
+        answers = in_parallel(self._processes, work, lambda done: self._log(f"{done // 2} of {series} files done"))
+        return self._sum(answers), sorted({answer["reason"] for answer in answers if answer["reason"]})
+
+    def room(self, report: Report) -> tuple[int, int]:
+        """Return the room that the change needs and the room that there is, where the latter is scarcest."""
+        rooms = []
+        for device in report.devices.values():
+            # What is replaced stays for a second beside what replaces it.
+            meanwhile = min(device["new"], self._processes * (PENDING_BYTES + device["largest"]))
+            rooms.append((max(device["growth"], 0) + meanwhile, device["available"]))
+        return max(rooms, key=lambda room: room[0] - room[1], default=(0, 0))
+
+    def _share(self, worker: Worker):
+        for entry in walk(self._top):
+            if zlib.crc32(os.fsencode(series_path(entry))) % worker.processes == worker.index:
+                yield entry
+
+    def _sum(self, answers: list[dict]) -> Report:
+        report = Report()
+        for answer in answers:
+            report.add(answer)
+        return report
+
+    def _log(self, text: str) -> None:
+        self._module.log(f"whisper_retention: {text}")
+
+
+def load_rules(module: AnsibleModule) -> StorageRules:
+    """Return the rules that the parameters or carbon's files give; fail with the file's name and the reason."""
+
+    def given(parameter: str, name: str, read, required: bool) -> list[dict]:
+        if module.params[parameter] is not None:
+            return module.params[parameter]
+        path = os.path.join(module.params["conf_directory"], name)
+        if not required and not os.path.exists(path):
+            return []
+        try:
+            with open(path, encoding="utf-8") as stream:
+                return read(stream.read())
+        except (OSError, UnicodeDecodeError, StorageRulesError) as error:
+            return module.fail_json(msg=f"{path} cannot be read as carbon's storage rules: {error}. Nothing was changed.")
+
+    schemas = given("storage_schemas", "storage-schemas.conf", read_schemas, required=True)
+    aggregations = given("storage_aggregations", "storage-aggregation.conf", read_aggregations, required=False)
+    try:
+        return StorageRules(schemas, aggregations)
+    except StorageRulesError as error:
+        return module.fail_json(msg=f"The storage rules are not those of a carbon that starts. Nothing was changed.\n{error}")
+
+
+def as_result(found: Report) -> dict:
+    """Return what was found as the module's result."""
+    return {
+        "series": sum(rule["series"] for rule in found.rules.values()),
+        "differing": sum(rule["reshape"] for rule in found.rules.values()),
+        "relabelling": sum(rule["relabel"] for rule in found.rules.values()),
+        "reshaped": 0,
+        "carried_over": 0,
+        "rules": [
+            {
+                "name": name,
+                "series": rule["series"],
+                "differing": rule["reshape"],
+                "relabelling": rule["relabel"],
+                "bytes": rule["bytes"],
+                "bytes_after": rule["bytes_after"],
+                "found": dict(found.found[name].most_common(10)) if name in found.found else {},
+            }
+            for name, rule in sorted(found.rules.items())
+        ],
+        "corrupt": found.names.get("corrupt", []),
+        "corrupt_count": found.counts["corrupt"],
+        "passed_over": {name: found.counts[name] for name in ("links", "unnamed", "vanished", "in_creation", "unreadable")},
+        "recovered": found.counts["interrupted"],
+    }
+
+
+def as_diff(found: Report, rules: dict) -> dict:
+    """Return what the series of each rule have and what they will have, as text."""
+    before, after = [], []
+    for name, shapes in sorted(found.found.items()):
+        before += [f"{name}: {count} series {shape}\n" for shape, count in shapes.most_common(10)]
+        after.append(f"{name}: {sum(shapes.values())} series {rules[name]}\n")
+    for name, rule in sorted(found.rules.items()):
+        if rule["relabel"]:
+            before.append(f"{name}: {rule['relabel']} series with another aggregation\n")
+            after.append(f"{name}: {rule['relabel']} series with the rules' aggregation\n")
+    return {"before": "".join(before), "after": "".join(after)}
+
+
+def main() -> None:
+    rule_spec = {"name": {"type": "str", "required": True}, "pattern": {"type": "str", "required": True}}
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
+            "conf_directory": {"type": "path", "default": "/etc/carbon"},
+            "storage_schemas": {
+                "type": "list",
+                "elements": "dict",
+                "options": {**rule_spec, "retentions": {"type": "str", "required": True}},
+            },
+            "storage_aggregations": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    **rule_spec,
+                    "xfilesfactor": {"type": "float"},
+                    "aggregation_method": {"type": "str", "choices": list(AGGREGATION_METHODS)},
+                },
+            },
+            "set_aside_corrupt": {"type": "bool", "default": False},
+            "carbon_stopped": {"type": "bool", "default": False},
+            "processes": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    if WHISPER_ERROR:
+        module.fail_json(msg=missing_required_lib("whisper"), exception=WHISPER_ERROR)
+    if module.params["processes"] < 0:
+        module.fail_json(msg=f"processes is {module.params['processes']}; give a number of processes, or 0 for one for each core.")
+    rules = load_rules(module)
+    directory = module.params["directory"]
+    try:
+        top = open_tree(directory)
+        with contextlib.nullcontext() if module.check_mode else locked(top):
+            run(module, rules, top)
+    except TreeBusyError:
+        module.fail_json(msg=f"Another run is at work on {directory}; wait for its end.")
+    except (OSError, WorkerError) as error:
+        module.fail_json(msg=f"{directory}: {error}", exception=traceback.format_exc())
+
+
+def run(module: AnsibleModule, rules: StorageRules, top: int) -> None:
+    """Do what the module is for, and end it."""
+    retention = Retention(module, rules, top)
+    found = retention.survey()
+    needed, available = retention.room(found)
+    result = {**as_result(found), "bytes_needed": needed, "bytes_available": available, "diff": as_diff(found, rules.retentions)}
+    todo = result["differing"] + result["relabelling"] + found.counts["interrupted"]
+    todo += found.counts["corrupt"] if module.params["set_aside_corrupt"] else 0
+    if needed > available:
+        text = f"The change needs {needed} bytes, and the file system has {available}. Make room, or let the rules keep less."
+        if not module.check_mode:
+            module.fail_json(msg=f"{text} Nothing was changed.", **result)
+        module.warn(text)
+    if module.check_mode or not todo:
+        module.exit_json(changed=todo > 0, **result)
+    done, reasons = retention.bring(result["series"])
+    result.update({name: done.counts[name] for name in ("reshaped", "recovered", "carried_over")})
+    failures = done.names.get("failed", []) + done.names.get("unsettled", [])
+    changed = any(done.counts[name] for name in ("reshaped", "relabelled", "recovered", "set_aside"))
+    if reasons:
+        advice = "Make room and run again: it goes on where this one ended."
+        if any("lease" in reason for reason in reasons):
+            advice = "Stop carbon and set carbon_stopped."
+        module.fail_json(
+            msg=f"Ended after {done.counts['reshaped']} of {result['differing']} files: {', '.join(reasons)}. Nothing is lost. {advice}",
+            failures=failures,
+            **{**result, "changed": changed},
+        )
+    if failures:
+        count = done.counts["failed"] + done.counts["unsettled"]
+        module.fail_json(
+            msg=f"{count} files could not be brought to the rules, {failures[0]['path']} because of: {failures[0]['problem']}.",
+            failures=failures,
+            **{**result, "changed": changed},
+        )
+    module.exit_json(changed=changed, **result)
+
+
+if __name__ == "__main__":
+    main()
