@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.common.text.formatters import bytes_to_human
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import (
     carbon_cache_problems,
     carbonlink_hosts,
@@ -46,16 +47,16 @@ def whisper_retention_report(result: dict) -> str:
     parts = []
     for rule in result["rules"]:
         if rule["differing"]:
-            parts.append(f"{rule['differing']} of rule '{rule['name']}' have {' or '.join(rule['found'])}")
+            parts.append(f"{rule['differing']} of rule {rule['name']} have {' or '.join(rule['found'])}")
         if rule["relabelling"]:
-            parts.append(f"{rule['relabelling']} of rule '{rule['name']}' have another aggregation")
+            parts.append(f"{rule['relabelling']} of rule {rule['name']} have another aggregation")
     lines = []
     if parts:
         lines.append(
             f"{result['differing'] + result['relabelling']} of {result['series']} series do not have what carbon_cache_storage_schemas and"
             f" carbon_cache_storage_aggregations give them: {', '.join(parts)}. Carbon applies rules to new series only. Set"
             " carbon_cache_existing_data to reshape to bring these to the rules with their points;"
-            f" that needs {result['bytes_needed'] >> 20} MiB of the {result['bytes_available'] >> 20} MiB that are free."
+            f" that needs {bytes_to_human(result['bytes_needed'])} of the {bytes_to_human(result['bytes_available'])} that are free."
         )
     if result["corrupt_count"]:
         first = result["corrupt"][0]

@@ -125,7 +125,7 @@ def test_check_mode_reports_and_the_second_run_finds_nothing(bring, tmp_path):
     assert "load: 5 series 1m:1d,5m:30d,1h:3y" in report["shown_diff"]
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.wsp")}
     text = whisper_retention_report(report)
-    assert "5 of rule 'load' have 1m:1d,5m:30d,1h:3y" in text
+    assert "5 of rule load have 1m:1d,5m:30d,1h:3y" in text
     assert "reshape" in text
     assert bring()["reshaped"] == 6
     again = bring()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What the variables say is what the files are, also for series that were there before."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from conftest import values
+
+SCHEMAS = [
+    {"name": "carbon", "pattern": r"^carbon\.", "retentions": "60s:90d"},
+    {"name": "stats", "pattern": r"^stats\.", "retentions": "10s:6h,1m:7d,10m:180d"},
+    {"name": "default", "pattern": ".*", "retentions": "60s:1d,5m:30d,1h:3y"},
+]
+
+
+def archives(host, metric):
+    header = host.run(f"whisper-info /var/lib/graphite/whisper/{metric.replace('.', '/')}.wsp").stdout
+    return list(zip(re.findall(r"secondsPerPoint: (\d+)", header), re.findall(r"points: (\d+)", header)))
+
+
+def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, host, counter_comes_back, render):
+    name = f"retention.at_{int(time.time())}"
+    counter_comes_back(name)
+    series = f"stats.counters.{name}.count"
+    before = values(render(series, **{"from": "-30min"})[0])
+    rules = [{**rule, "retentions": "10s:1h,1m:2d"} if rule["name"] == "stats" else rule for rule in SCHEMAS]
+    status, output = playbook("carbon.yml", {"carbon_cache_storage_schemas": rules})
+    assert status == 0, output
+    assert re.search(r"of rule stats have 10s:6h,1m:1w,10m:180d", " ".join(output.split())), output
+    assert archives(host, series) == [("10", "2160"), ("60", "10080"), ("600", "25920")]
+    reshaping = {"carbon_cache_storage_schemas": rules, "carbon_cache_existing_data": "reshape"}
+    status, output = playbook("carbon.yml", reshaping, check=True)
+    assert status == 0, output
+    assert re.search(r"^-stats: \d+ series 10s:6h,1m:1w,10m:180d$", output, re.MULTILINE), output
+    assert re.search(r"^\+stats: \d+ series 10s:1h,1m:2d$", output, re.MULTILINE), output
+    assert archives(host, series) == [("10", "2160"), ("60", "10080"), ("600", "25920")]
+    status, output = playbook("carbon.yml", reshaping)
+    assert status == 0, output
+    assert archives(host, series) == [("10", "360"), ("60", "2880")]
+    assert values(render(series, **{"from": "-30min"})[0]) == before
+    status, output = playbook("carbon.yml", reshaping)
+    assert status == 0, output
+    assert "changed=0" in output
+
+
+# Three thousand points a second; the value of each is the time at which it was sent.
+BURST = """
+import pickle, socket, sys, time
+carbon, sent, begin = socket.create_connection(("127.0.0.1", 2003)), [], time.time()
+while time.time() < begin + float(sys.argv[1]):
+    lines = []
+    while len(sent) < (time.time() - begin) * 3000:
+        name, now = len(sent) % 1000, time.time()
+        sent.append((name, round(now, 3)))
+        lines.append(b"burst.m%d %.3f %d\\n" % (name, now, now))
+    carbon.sendall(b"".join(lines))
+    time.sleep(0.02)
+with open("/var/tmp/burst", "wb") as stream:
+    pickle.dump(sent, stream)
+"""
+
+# A later point of the same interval takes the place of an earlier one: ten seconds in the new file, a minute in the old.
+LOST = """
+import pickle, time, whisper
+with open("/var/tmp/burst", "rb") as stream:
+    sent = pickle.load(stream)
+now, lost, archives = int(time.time()), [], set()
+for name in range(1000):
+    path = "/var/lib/graphite/whisper/burst/m%d.wsp" % name
+    archives.add(tuple((archive["secondsPerPoint"], archive["points"]) for archive in whisper.info(path)["archives"]))
+    (begin, end, step), values = whisper.fetch(path, now - 3600, now)
+    stored = {moment: value for moment, value in zip(range(begin, end, step), values) if value is not None}
+    for moment in (moment for owner, moment in sent if owner == name):
+        ten, minute = int(moment) // 10 * 10, int(moment) // 60 * 60
+        if not (stored.get(ten, 0) > moment - 0.002 or minute + 60 > stored.get(minute, 0) > moment - 0.002):
+            lost.append((name, moment))
+print(len(sent), len(lost), lost[:5], sorted(archives))
+"""
+
+
+# Series of the package's rule: 60s:1d,5m:30d,1h:3y.
+def test_no_point_is_lost_that_arrives_while_files_are_replaced(playbook, host, run_python, wait_until):
+    run_python(BURST, "1")
+    wait_until(lambda: host.run("ls /var/lib/graphite/whisper/burst | wc -l").stdout.strip() == "1000")
+    rules = {"carbon_cache_storage_schemas": [{"name": "burst", "pattern": "^burst", "retentions": "10s:6h,1m:6d,10m:60d"}, *SCHEMAS]}
+    status, output = playbook("carbon.yml", rules)
+    assert status == 0, output
+    run_python(f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {BURST!r}, '25'], start_new_session=True)")
+    status, output = playbook("carbon.yml", {**rules, "carbon_cache_existing_data": "reshape"})
+    assert status == 0, output
+    assert host.run("pgrep -f 'burst[.]m'").stdout, "the burst was over before the files were replaced"
+    wait_until(lambda: not host.run("pgrep -f 'burst[.]m'").stdout, timeout=40)
+    found = wait_until(lambda: re.match(r"(\d+) 0 \[\] (.*)", run_python(LOST)), message="points are missing", timeout=20, interval=3)
+    assert int(found[1]) > 30000
+    assert found[2] == "[((10, 2160), (60, 8640), (600, 8640))]"
+    status, output = playbook("carbon.yml", {"carbon_cache_existing_data": "ignore"})
+    assert status == 0, output
