@@ -131,22 +131,48 @@ def carbon_stopped(host, wait_until):
 
 
 @pytest.fixture
-def playbook():
-    """Run a playbook against the host; return its exit status and its output."""
+def run_ansible():
+    """Run a command of Ansible with the inventory of the scenarios; return its exit status, its output and its errors."""
 
-    def run(playbook, variables=None, check=False, collections=ROOT / ".ansible" / "collections", ansible="ansible-playbook"):
-        # A name with dots is one of an installed collection.
-        path = ROOT / "playbooks" / playbook if str(playbook).endswith(".yml") else playbook
-        command = [ansible, "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", path]
-        command += ["-e", json.dumps(variables or {})] + (["--check"] if check else [])
+    def run(command, *arguments, collections=ROOT / ".ansible" / "collections", **variables):
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORCE_COLOR": "0",
+            **variables,
         }
+        command = [command, "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", *arguments]
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        return result.returncode, result.stdout + result.stderr
+        return result.returncode, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def playbook(run_ansible):
+    """Run a playbook against the host; return its exit status and its output."""
+
+    def run(playbook, variables=None, check=False, collections=ROOT / ".ansible" / "collections", ansible="ansible-playbook"):
+        # A name with dots is one of an installed collection.
+        path = ROOT / "playbooks" / playbook if str(playbook).endswith(".yml") else playbook
+        options = ["-e", json.dumps(variables or {})] + (["--check"] if check else [])
+        status, output, errors = run_ansible(ansible, path, *options, collections=collections)
+        return status, output + errors
+
+    return run
+
+
+@pytest.fixture
+def run_module(run_ansible):
+    """Run a module of the collection on the host; return its result."""
+
+    def run(module, *flags, **arguments):
+        options = ["all", *flags, "-m", f"metricstack.graphite.{module}", *(["-a", json.dumps(arguments)] if arguments else [])]
+        _status, output, errors = run_ansible("ansible", *options, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+        _diff, arrow, answer = output.partition(" => ")
+        assert arrow, errors
+        return json.loads(answer)
 
     return run
 

@@ -12,6 +12,8 @@ import json
 import re
 from urllib.parse import quote, urlencode
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._render import parameter_text as _text
+
 DEFAULT_FROM = "-2hours"
 DEFAULT_UNTIL = "now"
 DEFAULT_WIDTH = 600
@@ -260,17 +262,6 @@ def _range(time: dict) -> str:
 
 def _texts(parameters: dict, leave_out: tuple = ()) -> dict:
     return {name: _text(value) for name, value in sorted(parameters.items()) if name not in leave_out}
-
-
-def _text(value: object) -> str:
-    """Return what a browser makes of ``value`` in an address."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def _count(name: str, value: object, least: int) -> int:

@@ -10,23 +10,55 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+# Described in the documentation fragment render.
+RENDER_ARGUMENT_SPEC: dict = {
+    "targets": {"type": "list", "elements": "str", "required": True},
+    "from": {"type": "str", "default": "-1h", "aliases": ["begin"]},
+    "until": {"type": "str", "aliases": ["end"]},
+    "use_cache": {"type": "bool", "default": False},
+}
 
-class RenderError(Exception):
-    """The answer is not what graphite-web's render API gives."""
+# What an answer in each format begins with.
+PICTURE_BEGINNINGS = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml ", "pdf": b"%PDF-"}
+_SET_BY_MODULE = ("target", "format", "from", "until", "noCache")
 
 
-def render_query(targets: list[str], time_from: str, time_until: str | None, use_cache: bool) -> str:
-    """Return the query string that asks for ``targets`` as JSON.
+def render_query(parameters: dict, form: str, options: dict | None = None) -> str:
+    """Return the query string that asks for the targets among ``parameters``, as ``RENDER_ARGUMENT_SPEC`` has them.
 
-    ``time_from`` and ``time_until`` are times as the render API takes them; ``use_cache`` false makes graphite-web
-    leave its own data cache aside, so that a point is seen as soon as carbon has it.
+    ``form`` is the format of the answer, and ``options`` are other parameters of the render API. ``use_cache`` false makes
+    graphite-web leave its own data cache aside, so that a point is seen as soon as carbon has it.
     """
-    query = [("target", target) for target in targets] + [("format", "json"), ("from", time_from)]
-    if time_until is not None:
-        query.append(("until", time_until))
-    if not use_cache:
+    query = [("target", target) for target in parameters["targets"]] + [("format", form), ("from", parameters["from"])]
+    if parameters["until"] is not None:
+        query.append(("until", parameters["until"]))
+    if not parameters["use_cache"]:
         query.append(("noCache", "1"))
-    return urlencode(query)
+    return urlencode(query + [(name, parameter_text(value)) for name, value in (options or {}).items()])
+
+
+def parameter_text(value: object) -> str:
+    """Return what a browser makes of the value of a parameter in an address."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def picture_problems(parameters: dict) -> list[str]:
+    """Return one sentence for each mistake in the ``targets`` and ``options`` of a picture."""
+    problems = []
+    if not any(target.strip() for target in parameters["targets"]):
+        problems.append(f"targets is {parameters['targets']}; give at least one metric or function to draw.")
+    for name, value in parameters["options"].items():
+        if name in _SET_BY_MODULE:
+            problems.append(f"options has {name}, which an option of the module decides; set it there.")
+        if isinstance(value, (dict, list)):
+            problems.append(f"options has {name}: {value}; give a text such as 'red,blue', or a number.")
+    return problems
 
 
 def summarize_series(answer: object) -> list[dict]:
@@ -36,10 +68,10 @@ def summarize_series(answer: object) -> list[dict]:
     ``min``, ``max``, ``last`` and ``last_time`` (Unix time in seconds) speak of the points that have a value; all but
     ``count`` are ``None`` if there is no such point.
 
-    Raises ``RenderError`` if the answer is not a list of series.
+    Raises ``ValueError`` if the answer is not a list of series.
     """
     if not isinstance(answer, list) or not all(isinstance(series, dict) and "datapoints" in series for series in answer):
-        raise RenderError("the answer is JSON, but not a list of series")
+        raise ValueError("the answer is JSON, but not a list of series")
     return [_summarize(series) for series in answer]
 
 
@@ -48,6 +80,7 @@ def _summarize(series: dict) -> dict:
     values = [value for value, _time in datapoints if value is not None]
     return {
         "target": series.get("target"),
+        "tags": series.get("tags") or {},
         "datapoints": datapoints,
         "step": datapoints[1][1] - datapoints[0][1] if len(datapoints) > 1 else None,
         "count": len(values),

@@ -14,62 +14,9 @@ description:
   - Changes nothing; check mode and real mode are the same.
 author:
   - metricstack maintainers (@metricstack)
-options:
-  url:
-    description:
-      - Address of graphite-web, without C(/render).
-    type: str
-    default: http://127.0.0.1
-  targets:
-    description:
-      - Metric names, patterns or functions, as the render API takes them.
-    type: list
-    elements: str
-    required: true
-  from:
-    description:
-      - Begin of the time range, as the render API takes it.
-    type: str
-    aliases: [begin]
-    default: -1h
-  until:
-    description:
-      - End of the time range, as the render API takes it. Without it, now.
-    type: str
-    aliases: [end]
-  use_cache:
-    description:
-      - Whether graphite-web may answer from its data cache, which can be older than the points that carbon holds.
-    type: bool
-    default: false
-  timeout:
-    description:
-      - Time to wait for the answer, in seconds.
-    type: int
-    default: 30
-  url_username:
-    description:
-      - User name for HTTP basic authentication.
-    type: str
-  url_password:
-    description:
-      - Password for HTTP basic authentication.
-    type: str
-  force_basic_auth:
-    description:
-      - Whether to send the credentials with the first request, without being asked for them.
-    type: bool
-    default: false
-  use_proxy:
-    description:
-      - Whether to ask through the proxy that the environment names.
-    type: bool
-    default: true
-  validate_certs:
-    description:
-      - Whether to check the certificate of an HTTPS server.
-    type: bool
-    default: true
+extends_documentation_fragment:
+  - metricstack.graphite.render
+  - metricstack.graphite.web_api
 attributes:
   check_mode:
     description: Runs in check mode as it does otherwise.
@@ -90,7 +37,7 @@ EXAMPLES = r"""
       - removeEmptySeries(stats.counters.requests.count)
     from: -5min
   register: requests
-  until: requests.series | length > 0
+  until: requests.series | default([]) | length > 0
   retries: 30
   delay: 1
 """
@@ -105,6 +52,9 @@ series:
     target:
       description: Name of the series.
       type: str
+    tags:
+      description: Its tags by name, of which C(name) is the name without tags and functions.
+      type: dict
     datapoints:
       description: Pairs of value (or null) and Unix time in seconds.
       type: list
@@ -132,57 +82,14 @@ series:
       type: int
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import fetch_url
-from ansible_collections.metricstack.graphite.plugins.module_utils._render import (
-    RenderError,
-    render_query,
-    summarize_series,
-)
+from ansible_collections.metricstack.graphite.plugins.module_utils._render import RENDER_ARGUMENT_SPEC, render_query, summarize_series
+from ansible_collections.metricstack.graphite.plugins.module_utils._web_api import FORM, WEB_API_ARGUMENT_SPEC, WebApi
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "url": {"type": "str", "default": "http://127.0.0.1"},
-            "targets": {"type": "list", "elements": "str", "required": True},
-            "from": {"type": "str", "default": "-1h", "aliases": ["begin"]},
-            "until": {"type": "str", "aliases": ["end"]},
-            "use_cache": {"type": "bool", "default": False},
-            "timeout": {"type": "int", "default": 30},
-            # The three names that fetch_url reads from the module's parameters.
-            "url_username": {"type": "str"},
-            "url_password": {"type": "str", "no_log": True},
-            "force_basic_auth": {"type": "bool", "default": False},
-            "use_proxy": {"type": "bool", "default": True},
-            "validate_certs": {"type": "bool", "default": True},
-        },
-        supports_check_mode=True,
-    )
-    url = module.params["url"].rstrip("/") + "/render"
-    query = render_query(module.params["targets"], module.params["from"], module.params["until"], module.params["use_cache"])
-    # As a form: a long list of targets does not fit into an address.
-    response, info = fetch_url(
-        module,
-        url,
-        data=query,
-        method="POST",
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-        timeout=module.params["timeout"],
-        use_proxy=module.params["use_proxy"],
-    )
-    if info["status"] != 200:
-        body = info.get("body") or b""
-        module.fail_json(
-            msg=f"{url} answered {info['status']}: {info['msg']}",
-            body=body.decode("utf-8", "replace")[:2000] if isinstance(body, bytes) else body[:2000],
-        )
-    try:
-        series = summarize_series(json.loads(response.read()))
-    except (ValueError, RenderError) as error:
-        module.fail_json(msg=f"{url} did not answer as graphite-web does: {error}")
+    module = AnsibleModule(argument_spec={**WEB_API_ARGUMENT_SPEC, **RENDER_ARGUMENT_SPEC}, supports_check_mode=True)
+    series = WebApi(module).read(summarize_series, "/render", render_query(module.params, "json"), FORM)
     module.exit_json(changed=False, series=series)
 
 

@@ -25,8 +25,14 @@ def test_the_changelog_names_every_module_and_filter():
     assert {plugin["name"] for release in releases for plugin in release.get("plugins", {}).get("filter", [])} == FILTERS
 
 
-def test_the_modules_of_graphite_web_share_their_defaults():
-    assert set(load("meta/runtime.yml")["action_groups"]["graphite"]) == {name for name in MODULES if name.startswith("graphite_")}
+def test_modules_with_the_same_options_share_their_defaults():
+    groups = {name: set(modules) for name, modules in load("meta/runtime.yml")["action_groups"].items()}
+    sources = {name: (ROOT / "plugins" / "modules" / f"{name}.py").read_text() for name in MODULES}
+    assert groups == {
+        "graphite": {name for name in MODULES if name.startswith("graphite_")},
+        "graphite_web_api": {name for name in MODULES if "WEB_API_ARGUMENT_SPEC" in sources[name]},
+        "statsd": {name for name in MODULES if name.startswith("statsd_")},
+    }
 
 
 @pytest.mark.parametrize("path", ["README.md", *(f"roles/{role.parent.name}/README.md" for role in ROOT.glob("roles/*/README.md"))])

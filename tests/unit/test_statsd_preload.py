@@ -4,91 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
-import subprocess
-import time
 
 import pytest
 
 DEADLY_NAMES = ["constructor", "__proto__", "toString", "hasOwnProperty", "va&lueOf"]
-SIMULATED_NODE_23 = "delete require('util').log;"
-
-
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class StatsD:
-    def __init__(self, release, directory, server, requires):
-        self.port = free_port(socket.SOCK_STREAM if server == "tcp" else socket.SOCK_DGRAM)
-        self.management_port = free_port(socket.SOCK_STREAM)
-        config = {
-            "address": "127.0.0.1",
-            "mgmt_address": "127.0.0.1",
-            "port": self.port,
-            "mgmt_port": self.management_port,
-            "servers": [{"server": f"./servers/{server}", "address": "127.0.0.1", "port": self.port}],
-            "backends": [],
-            "flushInterval": 60000,
-        }
-        (directory / "config.js").write_text(json.dumps(config))
-        self.log = directory / "log"
-        command = ["node", *[f"--require=./{file}" for file in requires], "node_modules/statsd/stats.js", directory / "config.js"]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=release, stdout=log, stderr=log)
-        for _ in range(100):
-            if self.process.poll() is not None or self.ask("health"):
-                break
-            time.sleep(0.1)
-
-    def ask(self, command):
-        """Return the answer of the management interface, or an empty text if nobody answers."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.management_port), timeout=5) as management:
-                management.sendall(command.encode())
-                answer = b""
-                while not answer.endswith(b"\n\n") and not (command == "health" and b"\n" in answer):
-                    received = management.recv(65536)
-                    if not received:
-                        break
-                    answer += received
-                return answer.decode()
-        except OSError:
-            return ""
-
-    def send(self, *packets):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for packet in packets:
-                sender.sendto(packet.encode(), ("127.0.0.1", self.port))
-
-    def counts(self, name, value):
-        """Wait until the counter has the value."""
-        for _ in range(50):
-            if f"{name}: {value}" in self.ask("counters").replace("'", ""):
-                return True
-            if self.process.poll() is not None:
-                return False
-            time.sleep(0.1)
-        return False
-
-
-@pytest.fixture
-def statsd(statsd_release, tmp_path):
-    (statsd_release / "node23.js").write_text(SIMULATED_NODE_23)
-    started = []
-
-    def start(server="udp", requires=("preload.js",)):
-        started.append(StatsD(statsd_release, tmp_path, server, requires))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
 
 
 @pytest.mark.parametrize("name", DEADLY_NAMES)

@@ -147,6 +147,12 @@ def test_the_report_has_every_figure_of_every_version():
         assert road == sorted(road, reverse=True)
 
 
+def test_each_load_is_an_event(http_get):
+    events = json.loads(http_get("/events/get_data?tags=go_benchmark")[2])
+    assert [event["what"] for event in events] == [f"Go {version} under load on metricstack-instance" for version in VERSIONS]
+    assert [set(event["tags"]) for event in events] == [{"go_benchmark", version} for version in VERSIONS]
+
+
 def test_an_interrupted_benchmark_leaves_no_load(host, wait_until, tmp_path):
     command = ["ansible-playbook", "-i", ROOT / "molecule" / "shared" / "inventory", ROOT / "playbooks" / "go_benchmark.yml"]
     command += ["-e", json.dumps({"go_benchmark_directory": str(tmp_path), "go_benchmark_duration": 300})]

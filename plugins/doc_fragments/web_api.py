@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options of the modules that ask graphite-web over HTTP."""
+
+    DOCUMENTATION = r"""
+options:
+  url:
+    description:
+      - Address of graphite-web, without C(/render) or C(/events).
+    type: str
+    default: http://127.0.0.1
+  timeout:
+    description:
+      - Time to wait for the answer, in seconds.
+    type: int
+    default: 30
+  url_username:
+    description:
+      - User name for HTTP basic authentication.
+    type: str
+  url_password:
+    description:
+      - Password for HTTP basic authentication.
+    type: str
+  force_basic_auth:
+    description:
+      - Whether to send the credentials with the first request, without being asked for them.
+    type: bool
+    default: false
+  use_proxy:
+    description:
+      - Whether to ask through the proxy that the environment names.
+    type: bool
+    default: true
+  validate_certs:
+    description:
+      - Whether to check the certificate of an HTTPS server.
+    type: bool
+    default: true
+notes:
+  - What all tasks of a play or block say of these options can stand once in its C(module_defaults), under
+    C(group/metricstack.graphite.graphite_web_api).
+"""

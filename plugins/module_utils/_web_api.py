@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Asking graphite-web over HTTP: what the modules of its API have in common. This file is private to the collection."""
+
+from __future__ import annotations
+
+import json
+from typing import Callable, TypeVar
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import fetch_url
+
+Result = TypeVar("Result")
+
+# Described in the documentation fragment web_api.
+WEB_API_ARGUMENT_SPEC: dict = {
+    "url": {"type": "str", "default": "http://127.0.0.1"},
+    "timeout": {"type": "int", "default": 30},
+    # These and validate_certs are names that fetch_url reads from the module's parameters.
+    "url_username": {"type": "str"},
+    "url_password": {"type": "str", "no_log": True},
+    "force_basic_auth": {"type": "bool", "default": False},
+    "use_proxy": {"type": "bool", "default": True},
+    "validate_certs": {"type": "bool", "default": True},
+}
+
+# A long list of targets does not fit into an address; it is posted as a form.
+FORM = "application/x-www-form-urlencoded"
+
+
+class WebApi:
+    """The graphite-web that a module's parameters name; the module fails, with graphite-web's words, if it refuses."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module = module
+
+    def ask(self, path: str, data: str | None = None, content_type: str | None = None) -> bytes:
+        """Return what ``path`` answers; ``data`` is posted if it is given."""
+        response, info = fetch_url(
+            self._module,
+            self._module.params["url"].rstrip("/") + path,
+            data=data,
+            method="GET" if data is None else "POST",
+            headers=None if content_type is None else {"Content-Type": content_type},
+            timeout=self._module.params["timeout"],
+            use_proxy=self._module.params["use_proxy"],
+        )
+        if info["status"] != 200:
+            body = info.get("body") or b""
+            self._module.fail_json(
+                msg=f"{self._address(path)} answered {info['status']}: {info['msg']}",
+                # What went wrong stands at the end of graphite-web's pages.
+                body=(body.decode("utf-8", "replace") if isinstance(body, bytes) else body)[-2000:],
+            )
+        return response.read()
+
+    def read(self, understand: Callable[[object], Result], path: str, data: str | None = None, content_type: str | None = None) -> Result:
+        """Return what ``understand`` makes of a decoded JSON answer; it raises ``ValueError`` if it does not."""
+        answer = self.ask(path, data, content_type)
+        try:
+            return understand(json.loads(answer))
+        except ValueError as error:
+            self.refuse(path, str(error))
+            raise  # not reached: it ends the module
+
+    def refuse(self, path: str, words: str) -> None:
+        """Fail, because ``path`` has answered what graphite-web does not."""
+        self._module.fail_json(msg=f"{self._address(path)} did not answer as graphite-web does: {words}")
+
+    def _address(self, path: str) -> str:
+        return self._module.params["url"].rstrip("/") + path.partition("?")[0]
