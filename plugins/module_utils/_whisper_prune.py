@@ -489,7 +489,7 @@ def _give(descriptor: int, like: os.stat_result) -> None:
     status = os.fstat(descriptor)
     if (status.st_uid, status.st_gid) != (like.st_uid, like.st_gid):
         os.fchown(descriptor, like.st_uid, like.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+    os.fchmod(descriptor, like.st_mode & 0o777)
 
 
 def _overlap(one: str, other: str) -> bool:
