@@ -13,6 +13,7 @@ import posixpath
 import re
 from collections import Counter
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import RetentionError, parse_duration
 from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
     aggregation_problems,
     expected_series_problems,
@@ -45,12 +46,12 @@ def address_problem(name: str, value: object) -> str | None:
     return None
 
 
-def directory_problem(name: str, value: object) -> str | None:
+def directory_problem(name: str, value: object, example: str = "/var/lib/graphite/whisper") -> str | None:
     """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
     path = posixpath.normpath(str(value))
     top, *rest = path.split("/")[1:] if path.startswith("/") else [""]
     if not rest or top in ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr"):
-        return f"{name} is '{value}'; give a directory of its own by its absolute path, such as /var/lib/graphite/whisper."
+        return f"{name} is '{value}'; give a directory of its own by its absolute path, such as {example}."
     return None
 
 
@@ -81,6 +82,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
+        *_prune_problems(variables["prune"], variables["whisper_directory"]),
     ]
 
 
@@ -118,3 +120,38 @@ def _settings_problems(settings: dict) -> list[str]:
         if not re.match(r"[A-Z][A-Z0-9_]*\Z", name) or isinstance(value, (dict, list)) or "\n" in str(value):
             problems.append(f"carbon_cache_settings has {name}: {value}; give an upper-case name and a value on one line.")
     return problems
+
+
+def _prune_problems(prune: dict, whisper_directory: str) -> list[str]:
+    if not prune:
+        return []
+    problems: list[str | None] = []
+    if prune.get("unused_for") is None:
+        problems.append("carbon_cache_prune lacks unused_for; give the time without a point after which a series goes, such as 90d.")
+    else:
+        try:
+            parse_duration(prune["unused_for"])
+        except RetentionError as error:
+            problems.append(f"carbon_cache_prune: unused_for: {error}.")
+    if prune.get("archive_directory") is not None:
+        problems.append(_archive_problem("carbon_cache_prune: archive_directory", prune["archive_directory"], whisper_directory))
+    if not re.match(r"[^\s].*\Z", str(prune.get("schedule", "daily"))):
+        problems.append(
+            f"carbon_cache_prune: schedule is '{prune['schedule']}'; give one line as OnCalendar of systemd.timer takes it, such as daily."
+        )
+    share = str(prune.get("max_share", 0.5))
+    if not re.match(r"\d*\.?\d+\Z", share) or not 0 < float(share) <= 1:
+        problems.append(f"carbon_cache_prune: max_share is {share}; give a share of all series, more than 0 and at most 1.")
+    return [problem for problem in problems if problem]
+
+
+def _archive_problem(name: str, value: object, whisper_directory: str) -> str | None:
+    problem = directory_problem(name, value, example="/var/lib/graphite-archive")
+    if problem:
+        return problem
+    if not re.match(r"[\w./@:+-]+\Z", str(value)):
+        return f"{name} is '{value}', which a unit would not take as it is; use letters, digits and . _ @ : + - / only."
+    paths = [posixpath.normpath(str(value)), posixpath.normpath(str(whisper_directory))]
+    if posixpath.isabs(paths[1]) and posixpath.commonpath(paths) in paths:
+        return f"{name} is '{value}', which overlaps with carbon_cache_whisper_directory; give a directory beside it."
+    return None

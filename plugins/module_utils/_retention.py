@@ -67,6 +67,17 @@ def whisper_size(archives: list[Archive]) -> int:
     return _HEADER_BYTES + sum(_ARCHIVE_BYTES + _POINT_BYTES * archive.points for archive in archives)
 
 
+def parse_duration(text: str) -> int:
+    """Return the seconds of a duration in the units of retention strings, such as ``90d``.
+
+    Raises ``RetentionError`` for what does not parse, for 0, and for a number without a unit.
+    """
+    seconds, unit = _parse_quantity(str(text), str(text))
+    if not unit or seconds == 0:
+        raise RetentionError(f"'{text}' is no duration; give a number of at least 1 with a unit, such as 90d")
+    return seconds
+
+
 def _parse_definition(definition: str) -> Archive:
     precision_text, colon, extent_text = definition.partition(":")
     if not colon:

@@ -28,6 +28,10 @@ class LeaseError(Exception):
     """The file system has no leases, so that nobody can tell who is writing; or somebody did not stop writing."""
 
 
+class LeaseTimeoutError(LeaseError):
+    """Somebody did not stop writing."""
+
+
 class TreeBusyError(Exception):
     """Another run is at work on the tree."""
 
@@ -79,32 +83,38 @@ def locked(top: int) -> Iterator[None]:
         fcntl.flock(top, fcntl.LOCK_UN)
 
 
-def walk(top: int, after: Callable[[int, str], None] | None = None) -> Iterator[Entry]:
+def walk(top: int, after: Callable[[Entry], None] | None = None, unreadable: Callable[[Entry], None] | None = None) -> Iterator[Entry]:
     """Yield every name in the tree that is not a directory, links among them, in the file system's order.
 
-    ``after``, if given, is called with the descriptor of the parent and the name of each directory that is done.
-    What vanishes meanwhile is passed over. Memory does not grow with the number of names.
+    ``after``, if given, is called with each directory that is done, ``unreadable`` with each that must not be read; without
+    it, that raises ``PermissionError``. What vanishes meanwhile is passed over. Memory does not grow with the number of names.
     """
     # A descriptor of its own: one that is duplicated or inherited has the same place in the list.
-    return _walk(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top), "", after)
+    return _walk(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top), "", after, unreadable)
 
 
-def _walk(directory: int, prefix: str, after: Callable[[int, str], None] | None) -> Iterator[Entry]:
+def _walk(
+    directory: int, prefix: str, after: Callable[[Entry], None] | None, unreadable: Callable[[Entry], None] | None
+) -> Iterator[Entry]:
     try:
         with os.scandir(directory) as scan:
             for item in scan:
+                entry = Entry(directory, item.name, prefix + item.name)
                 if not item.is_dir(follow_symlinks=False):
-                    yield Entry(directory, item.name, prefix + item.name)
+                    yield entry
                     continue
                 try:
                     child = os.open(item.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
                 except OSError as error:
                     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                         continue
+                    if error.errno == errno.EACCES and unreadable is not None:
+                        unreadable(entry)
+                        continue
                     raise
-                yield from _walk(child, f"{prefix}{item.name}/", after)
+                yield from _walk(child, f"{prefix}{item.name}/", after, unreadable)
                 if after is not None:
-                    after(directory, item.name)
+                    after(entry)
     finally:
         os.close(directory)
 
@@ -129,7 +139,7 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
     process, if it opens the file again. A descriptor for reading is needed, with ``exclusive`` the only one. Waits for
     those who have the file open already.
 
-    Raises ``LeaseError`` after ``timeout`` seconds, and at once where there are no leases.
+    Raises ``LeaseTimeoutError`` after ``timeout`` seconds, and ``LeaseError`` at once where there are no leases.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel says that somebody waits
     deadline = time.monotonic() + timeout
@@ -143,7 +153,7 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
         except OSError as error:
             raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
         if time.monotonic() > deadline:
-            raise LeaseError(f"somebody has kept the file open for {timeout:.0f} s")
+            raise LeaseTimeoutError(f"somebody has kept the file open for {timeout:.0f} s")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
     try:

@@ -89,6 +89,7 @@ CASES = {
         {"graphite_web_users": [{"name": "alice"}]},
         ["graphite_web_users", "alice", "password"],
     ),
+    "unused for no time": ({"carbon_cache_prune": {"unused_for": "0d"}}, ["carbon_cache_prune", "unused_for", "0d"]),
     "flush interval that is not the finest retention": (
         {"statsd_flush_interval": 60000},
         ["statsd_flush_interval", "60000", "10000"],

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""The variables of the role carbon_cache: each mistake is named."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import carbon_cache_problems
+
+GOOD = {
+    "instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002}],
+    "bind_address": "127.0.0.1",
+    "whisper_directory": "/var/lib/graphite/whisper",
+    "storage_schemas": [],
+    "expected_series": {},
+    "storage_aggregations": [],
+    "settings": {},
+    "prune": {},
+}
+
+
+def problems(**prune):
+    return [problem for problem in carbon_cache_problems({**GOOD, "prune": prune}) if "carbon_cache_prune" in problem]
+
+
+@pytest.mark.parametrize(
+    ("prune", "named"),
+    [
+        ({"schedule": "daily"}, "unused_for"),
+        ({"unused_for": 90}, "'90'"),
+        ({"unused_for": "90q"}, "'90q'"),
+        ({"unused_for": "90d", "archive_directory": "archive"}, "archive_directory is 'archive'"),
+        ({"unused_for": "90d", "archive_directory": "/srv"}, "archive_directory is '/srv'"),
+        ({"unused_for": "90d", "archive_directory": "/srv/a b"}, "archive_directory is '/srv/a b'"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/../whisper/old"}, "overlaps"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper"}, "overlaps"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite"}, "overlaps"),
+        ({"unused_for": "90d", "schedule": "daily\nUnit=other.service"}, "schedule"),
+        ({"unused_for": "90d", "schedule": ""}, "schedule"),
+        ({"unused_for": "90d", "max_share": 0}, "max_share"),
+        ({"unused_for": "90d", "max_share": 1.1}, "max_share"),
+        ({"unused_for": "90d", "max_share": "half"}, "max_share"),
+        ({"unused_for": "90d", "max_share": True}, "max_share"),
+    ],
+)
+def test_what_could_not_be_pruned_by_is_named(prune, named):
+    (problem,) = problems(**prune)
+    assert named in problem
+
+
+def test_what_can_be_pruned_by():
+    assert problems() == []
+    assert problems(unused_for="90d") == []
+    archive = "/var/lib/graphite/whisper-archive"
+    assert problems(unused_for="1y", archive_directory=archive, schedule="Mon..Fri *-*-* 03:00 Asia/Shanghai", max_share="0.2") == []
+    assert problems(unused_for="1y", max_share=1) == problems(unused_for="1y", max_share=1.0) == []
