@@ -14,7 +14,7 @@ import io
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import whisper
@@ -146,7 +146,7 @@ def compose(archives: tuple[Archive, ...], xfilesfactor: float, aggregation_meth
 def known_points(series: Series) -> list[tuple[int, float]]:
     """Return the points of a series that have a value, oldest first."""
     times = range(series.start, series.start + len(series.values) * series.step, series.step)
-    return [point for point in zip(times, series.values) if point[1] is not None]
+    return [(time, value) for time, value in zip(times, series.values) if value is not None]
 
 
 def write_points(stream, points: list[tuple[int, float]], now: int) -> None:
@@ -192,15 +192,19 @@ def _fill(archive: Archive, sources: list[Series], now: int, finest_until: int, 
             values[max(first, 0) : max(first, 0) + len(fitting)] = fitting
     for source in sources:
         if source.step < step:
-            for slot, whole, group in _groups(source, start, step):
+            cut_group, first, groups = _groups(source, step)
+            first_slot = (first - start) // step
+            cut_known = [value for value in cut_group if value is not None]
+            if cut_known and first_slot > 0:
+                leftovers.append((first_slot - 1, whisper.aggregate(method, cut_known, cut_group)))
+            for slot, group in enumerate(groups, first_slot):
                 if values[slot] is not None:
                     continue
-                known = [value for value in group if value is not None] if None in group else group
-                if not known:
+                if None not in group:
+                    values[slot] = whisper.aggregate(method, group, group)
                     continue
-                if not whole:
-                    leftovers.append((slot, whisper.aggregate(method, known, group)))
-                elif len(known) >= xfilesfactor * len(group) or start + slot * step <= finest_until:
+                known = [value for value in group if value is not None]
+                if known and (len(known) >= xfilesfactor * len(group) or start + slot * step <= finest_until):
                     values[slot] = whisper.aggregate(method, known, group)
     for source in sources:
         if source.step > step:
@@ -226,13 +230,17 @@ def _since(source: Series, start: int) -> Series:
     return Series(source.start + skipped * source.step, source.step, source.values[skipped:])
 
 
-def _groups(source: Series, start: int, step: int) -> Iterator[tuple[int, bool, list]]:
-    """Yield the points of each interval of ``step`` from ``start`` on, and whether the source reaches to its beginning."""
-    first = max((source.start - start) // step, 0)
-    last = (source.start + (len(source.values) - 1) * source.step - start) // step
-    begins = [-((source.start - time) // source.step) for time in range(start + first * step, start + (last + 2) * step, step)]
-    values = source.values
-    values = values + [None] * (begins[-1] - len(values))
-    yield first, begins[0] >= 0, values[max(begins[0], 0) : begins[1]]
-    for slot, begin, end in zip(range(first + 1, last + 1), begins[1:], begins[2:]):
-        yield slot, True, values[begin:end]
+def _groups(source: Series, step: int) -> tuple[list, int, Iterable[Sequence]]:
+    """Return the points of an interval of ``step`` that begins before the source does, where the next one begins, and the
+    points of each interval from there on.
+    """
+    first = -(-source.start // step) * step
+    begin = -((source.start - first) // source.step)
+    size, rest = divmod(step, source.step)
+    values = source.values[begin:]
+    if not rest:
+        # The last interval may not be over.
+        return source.values[:begin], first, zip(*[iter(values + [None] * (-len(values) % size))] * size)
+    start = source.start + begin * source.step
+    ends = [-((start - time) // source.step) for time in range(first, start + len(values) * source.step + step, step)]
+    return source.values[:begin], first, [values[one:other] for one, other in zip(ends, ends[1:]) if one < len(values)]

@@ -130,6 +130,7 @@ class Surveyor:
     def survey(self, entry: Entry) -> None:
         """Take one name of the tree into the report."""
         report = self._report
+        report.counts["names"] += 1
         if entry.name.startswith("."):
             report.counts["interrupted"] += _series_of(entry) is not None
             return
@@ -145,6 +146,7 @@ class Surveyor:
             if header.archives != shape.archives:
                 rule["reshape"] += 1
                 report.found.setdefault(shape.rule, Counter())[format_retentions(list(header.archives))] += 1
+                report.counts["growing"] += size > status.st_size
                 self._count_room(entry, status, size)
             elif labels_differ(header, shape):
                 rule["relabel"] += 1

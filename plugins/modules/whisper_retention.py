@@ -263,18 +263,20 @@ class Retention:
                 worker.count()
             return report.as_data()
 
-        return self._sum(in_parallel(self._processes, work, lambda done: self._log(f"looked at {done} files")))
+        return self._sum(in_parallel(self._processes, work, lambda done: self._log(f"looked at {done} names")))
 
-    def bring(self, series: int) -> tuple[Report, list[str]]:
+    def bring(self, found: Report) -> tuple[Report, list[str]]:
         """Bring the tree to the rules; return what was done, and the reasons to give up, if there were any."""
+
+        # What frees room comes first.
+        passes = (False, True) if found.counts["growing"] else (False,)
 
         def work(worker: Worker) -> dict:
             report = Report()
             reshaper = Reshaper(self._work, report)
             reason = None
             try:
-                # What frees room comes first.
-                for growing in (False, True):
+                for growing in passes:
                     for entry in self._share(worker):
                         reshaper.bring(entry, growing)
                         worker.count()
@@ -287,7 +289,8 @@ class Retention:
                 reshaper.settle()
             return {**report.as_data(), "reason": reason}
 
-        answers = in_parallel(self._processes, work, lambda done: self._log(f"{done // 2} of {series} files done"))
+        total = found.counts["names"] * len(passes)
+        answers = in_parallel(self._processes, work, lambda done: self._log(f"{done} of {total} names done"))
         return self._sum(answers), sorted({answer["reason"] for answer in answers if answer["reason"]})
 
     def room(self, report: Report) -> tuple[int, int]:
@@ -434,7 +437,7 @@ def run(module: AnsibleModule, rules: StorageRules, top: int) -> None:
         module.warn(text)
     if module.check_mode or not todo:
         module.exit_json(changed=todo > 0, **result)
-    done, reasons = retention.bring(result["series"])
+    done, reasons = retention.bring(found)
     result.update({name: done.counts[name] for name in ("reshaped", "recovered", "carried_over")})
     failures = done.names.get("failed", []) + done.names.get("unsettled", [])
     changed = any(done.counts[name] for name in ("reshaped", "relabelled", "recovered", "set_aside"))

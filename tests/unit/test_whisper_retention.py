@@ -104,6 +104,14 @@ def test_finer_points_are_aggregated_as_the_rules_say(bring, tmp_path, method, e
     assert known(values_of(path, 600, DAY)) == {begin: expected}
 
 
+def test_a_resolution_that_does_not_divide_the_new_one_is_aggregated_too(bring, tmp_path):
+    begin = int(time.time()) // 600 * 600 - 600
+    path = make(tmp_path / "load" / "m.wsp", [(40, 2160)], [[(begin + 40 * index, float(index)) for index in range(12)]])
+    bring(storage_schemas=[{"name": "load", "pattern": "load", "retentions": "60s:1d"}])
+    expected = [[0, 1], [2], [3, 4], [5], [6, 7], [8], [9, 10], [11]]
+    assert known(values_of(path, 60, DAY)) == {begin + 60 * index: sum(group) / len(group) for index, group in enumerate(expected)}
+
+
 def test_a_point_ahead_of_the_clock_stays(bring, tmp_path):
     moment = int(time.time()) // 60 * 60 + 600
     path = make(tmp_path / "load" / "m.wsp", points=[[(moment, 7.0), (moment - 900, 3.0)]])
