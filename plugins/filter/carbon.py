@@ -58,10 +58,10 @@ def whisper_retention_report(result: dict) -> str:
             " carbon_cache_existing_data to reshape to bring these to the rules with their points;"
             f" that needs {bytes_to_human(result['bytes_needed'])} of the {bytes_to_human(result['bytes_available'])} that are free."
         )
-    if result["corrupt_count"]:
-        first = result["corrupt"][0]
+    if result["corrupt"]:
+        first = result["corrupt_files"][0]
         lines.append(
-            f"{result['corrupt_count']} files are no whisper files, such as {first['path']} ({first['problem']}), and carbon cannot write"
+            f"{result['corrupt']} files are no whisper files, such as {first['path']} ({first['reason']}), and carbon cannot write"
             " to them. The module whisper_retention sets them aside with set_aside_corrupt."
         )
     return " ".join(lines)

@@ -7,7 +7,7 @@ name back if somebody does wait. Only a second later, when a process that had lo
 file is judged again and goes for good. The name on disk tells the next run what a kill has left to finish.
 
 Also a program of its own, ``python3 -m PACKAGE._whisper_prune``, for hosts without Ansible; that is why its imports are
-relative, and why it needs nothing but its two neighbours. This file is private to the collection.
+relative, and why it needs nothing but its neighbours. This file is private to the collection.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ._whisper_files import (
     somebody_waits,
     walk,
 )
+from ._whisper_header import NotWhisperError, read_header
 
 try:
     import whisper
@@ -388,33 +389,20 @@ def is_unused(descriptor: int, status: os.stat_result, unused_for: int, now: flo
     """
     if status.st_mtime > now - unused_for:
         return False
-    archives = _archives(descriptor, status.st_size)
-    finest = min(archives, key=lambda archive: archive["secondsPerPoint"])
-    limit = now - max(unused_for, finest["retention"])
-    return status.st_mtime <= limit and all(_newest(descriptor, archive) <= limit for archive in archives)
-
-
-def _archives(descriptor: int, size: int) -> list[dict]:
-    if size == 0:
-        raise _KeptError("it is empty")
     try:
-        header = whisper.info(os.dup(descriptor))
-    except whisper.WhisperException as error:
-        raise _KeptError("its header is none of whisper's") from error
-    if header is None:
-        raise _KeptError("it cannot be read")
-    archives = header["archives"]
-    if not archives or any(archive["retention"] == 0 for archive in archives):
-        raise _KeptError("its header is none of whisper's")
-    if any(archive["offset"] + archive["size"] > size for archive in archives):
-        raise _KeptError("it is truncated")
-    return archives
+        header = read_header(descriptor)
+    except NotWhisperError as error:
+        raise _KeptError(str(error)) from error
+    limit = now - max(unused_for, min(header.archives).seconds)
+    return status.st_mtime <= limit and all(
+        _newest(descriptor, offset, offset + archive.points * whisper.pointSize) <= limit
+        for offset, archive in zip(header.offsets, header.archives)
+    )
 
 
-def _newest(descriptor: int, archive: dict) -> int:
+def _newest(descriptor: int, position: int, end: int) -> int:
     """Return the time of the newest point, 0 if there is none. The library's own functions do not give points of the future."""
     newest = [0]
-    position, end = archive["offset"], archive["offset"] + archive["size"]
     while position < end:
         # A point is a time and a value: one and two times four bytes, most significant first.
         words = array.array("I")

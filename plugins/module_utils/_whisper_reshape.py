@@ -19,27 +19,10 @@ from typing import NamedTuple
 
 import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._retention import Archive
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_header import Header, read_header
 
 # The library joins the points of a run one by one, which costs the square of their number.
 _RUN = 200
-
-
-class NotWhisperError(Exception):
-    """The content is not that of a whole whisper file; the message says why."""
-
-
-class Header(NamedTuple):
-    """What a whisper file says about itself."""
-
-    archives: tuple[Archive, ...]
-    offsets: tuple[int, ...]
-    xfilesfactor: float
-    aggregation_method: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return self.offsets[-1] + self.archives[-1].points * whisper.pointSize
 
 
 class Series(NamedTuple):
@@ -61,33 +44,6 @@ class _Content(io.BytesIO):
     name = "content"  # for the library's errors
 
 
-def read_header(descriptor: int) -> Header:
-    """Return the header of an open file. Raises ``NotWhisperError``, also for a file that is shorter than it says."""
-    header = _header(f"/proc/self/fd/{descriptor}")
-    size = os.fstat(descriptor).st_size
-    if size < header.size:
-        raise NotWhisperError(f"{size} bytes, where its header speaks of {header.size}")
-    return header
-
-
-def _header(path: str) -> Header:
-    try:
-        info = whisper.info(path)
-    except whisper.CorruptWhisperFile as error:
-        raise NotWhisperError(error.error) from error
-    if info is None:
-        raise NotWhisperError("cannot be read")
-    archives = [archive for archive in info["archives"] if archive["points"] and archive["secondsPerPoint"]]
-    if not archives or len(archives) < len(info["archives"]):
-        raise NotWhisperError("a header without archives")
-    return Header(
-        archives=tuple(Archive(archive["secondsPerPoint"], archive["points"]) for archive in archives),
-        offsets=tuple(archive["offset"] for archive in archives),
-        xfilesfactor=info["xFilesFactor"],
-        aggregation_method=info["aggregationMethod"],
-    )
-
-
 def same_factor(one: float, other: float) -> bool:
     """Tell whether two factors are the same in a file, which keeps them as a 32-bit number."""
     return struct.pack("f", one) == struct.pack("f", other)
@@ -99,9 +55,9 @@ def empty_header(archives: tuple[Archive, ...], xfilesfactor: float, aggregation
     with tempfile.TemporaryDirectory() as place:
         path = os.path.join(place, "new.wsp")
         whisper.create(path, [tuple(archive) for archive in archives], xfilesfactor, aggregation_method, sparse=True)
-        header = _header(path)
         with open(path, "rb") as stream:
-            return stream.read(header.offsets[0]), header
+            header = read_header(stream.fileno())
+            return os.pread(stream.fileno(), header.offsets[0], 0), header
 
 
 class WhisperContent:

@@ -32,15 +32,17 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_file
     read_all,
     refuse_without_leases,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_reshape import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_header import (
     Header,
-    Layer,
     NotWhisperError,
+    read_header,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_reshape import (
+    Layer,
     WhisperContent,
     compose,
     empty_header,
     known_points,
-    read_header,
     reshape,
     same_factor,
     write_points,
@@ -74,11 +76,11 @@ class Report:
         self.devices: dict[str, Counter[str]] = {}
         self.names: dict[str, list[dict[str, str]]] = {}
 
-    def name(self, kind: str, path: str, problem: str) -> None:
+    def name(self, kind: str, path: str, reason: str) -> None:
         """Count a path that something is wrong with, and remember the first ones."""
         self.counts[kind] += 1
         if len(self.names.setdefault(kind, [])) < NAMED:
-            self.names[kind].append({"path": path, "problem": problem})
+            self.names[kind].append({"path": path, "reason": reason})
 
     def add(self, other: dict) -> None:
         """Add what ``as_data`` has returned in another process."""
@@ -194,9 +196,9 @@ class Surveyor:
             return None
         return descriptor, status, header, self._work.rules.shape(metric)
 
-    def corrupt(self, entry: Entry, problem: str) -> None:
+    def corrupt(self, entry: Entry, reason: str) -> None:
         """Deal with a file that is no whisper file."""
-        self._report.name("corrupt", entry.path, problem)
+        self._report.name("corrupt", entry.path, reason)
 
     def _count_room(self, entry: Entry, status: os.stat_result, size: int) -> None:
         device = self._report.devices.setdefault(str(status.st_dev), Counter())
@@ -250,8 +252,8 @@ class Reshaper(Surveyor):
                 whisper.setAggregationMethod(f"/proc/self/fd/{descriptor}", shape.aggregation_method, shape.xfilesfactor)
                 self._report.counts["relabelled"] += 1
 
-    def corrupt(self, entry: Entry, problem: str) -> None:
-        super().corrupt(entry, problem)
+    def corrupt(self, entry: Entry, reason: str) -> None:
+        super().corrupt(entry, reason)
         if self._work.set_aside:
             os.rename(entry.name, entry.name + self._work.set_aside, src_dir_fd=entry.directory, dst_dir_fd=entry.directory)
             self._report.counts["set_aside"] += 1

@@ -170,30 +170,57 @@ bytes_available:
   returned: success
   type: int
 corrupt:
-  description: The first hundred files that are no whisper files, and what is wrong with each.
+  description: Number of files that are no whisper files.
+  returned: success
+  type: int
+corrupt_files:
+  description: The first hundred of them.
   returned: success
   type: list
   elements: dict
-corrupt_count:
-  description: Number of such files.
+  contains:
+    path:
+      description: Path of the file in the tree.
+      type: str
+    reason:
+      description: What is wrong with it.
+      type: str
+links:
+  description: Number of links in the tree, none of which is followed.
   returned: success
   type: int
-passed_over:
-  description:
-    - Number of names that were left alone, by reason. C(links) are links; C(unnamed) have a hash for a name, from which the
-      metric cannot be told; C(vanished) went away during the run; C(in_creation) are less than a minute old and not whole yet;
-      C(unreadable) could not be opened.
+unnamed:
+  description: Number of files that were left alone because their name is a hash, from which the metric cannot be told.
   returned: success
-  type: dict
+  type: int
+vanished:
+  description: Number of files that went away during the run.
+  returned: success
+  type: int
+in_creation:
+  description: Number of files that were left alone because they are less than a minute old and not whole yet.
+  returned: success
+  type: int
+unreadable:
+  description: Number of files that could not be opened.
+  returned: success
+  type: int
 recovered:
   description: Number of files that an interrupted run had begun with and this one has finished; in check mode, would finish.
   returned: success
   type: int
 failures:
-  description: The first hundred files that could not be brought to the rules, and why.
-  returned: always, if there is one
+  description: The first hundred files that could not be brought to the rules.
+  returned: if there is one
   type: list
   elements: dict
+  contains:
+    path:
+      description: Path of the file in the tree.
+      type: str
+    reason:
+      description: Why not.
+      type: str
 """
 
 import contextlib
@@ -360,9 +387,8 @@ def as_result(found: Report) -> dict:
             }
             for name, rule in sorted(found.rules.items())
         ],
-        "corrupt": found.names.get("corrupt", []),
-        "corrupt_count": found.counts["corrupt"],
-        "passed_over": {name: found.counts[name] for name in ("links", "unnamed", "vanished", "in_creation", "unreadable")},
+        "corrupt_files": found.names.get("corrupt", []),
+        **{name: found.counts[name] for name in ("corrupt", "links", "unnamed", "vanished", "in_creation", "unreadable")},
         "recovered": found.counts["interrupted"],
     }
 
@@ -453,7 +479,7 @@ def run(module: AnsibleModule, rules: StorageRules, top: int) -> None:
     if failures:
         count = done.counts["failed"] + done.counts["unsettled"]
         module.fail_json(
-            msg=f"{count} files could not be brought to the rules, {failures[0]['path']} because of: {failures[0]['problem']}.",
+            msg=f"{count} files could not be brought to the rules, {failures[0]['path']} because of: {failures[0]['reason']}.",
             failures=failures,
             **{**result, "changed": changed},
         )

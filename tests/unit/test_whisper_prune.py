@@ -267,7 +267,7 @@ def test_without_leases_nothing_is_done_unless_carbon_is_stopped(tree, series, m
 
     monkeypatch.setattr(_whisper_files, "_set_lease", none)
     for check in (True, False):
-        with pytest.raises(PruneError, match=r"no leases.*carbon_stopped"):
+        with pytest.raises(PruneError, match=r"no lease.*carbon_stopped"):
             prune(str(tree), "90d", max_share=1, check=check)
     assert path.exists()
     assert run(tree, carbon_stopped=True)["pruned"] == 1

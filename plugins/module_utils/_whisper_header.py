@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What a whisper file says about itself. This file is private to the collection.
+
+Imported without its collection by programs on the host; that is why its imports are relative.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from ._retention import Archive
+
+try:
+    import whisper
+except ImportError:  # whoever reads a file needs it, and says so
+    whisper = None
+
+
+class NotWhisperError(Exception):
+    """The content is not that of a whole whisper file; the message says why."""
+
+
+class Header(NamedTuple):
+    """The header of a whisper file; ``archives`` are finest first."""
+
+    archives: tuple[Archive, ...]
+    offsets: tuple[int, ...]
+    xfilesfactor: float
+    aggregation_method: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.offsets[-1] + self.archives[-1].points * whisper.pointSize
+
+
+def read_header(descriptor: int) -> Header:
+    """Return the header of an open file, whose place for reading moves.
+
+    Raises ``NotWhisperError``, also for a file that is shorter than it says.
+    """
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        raise NotWhisperError("it is empty")
+    try:
+        info = whisper.info(os.dup(descriptor))
+    except whisper.WhisperException as error:
+        raise NotWhisperError("its header is none of whisper's") from error
+    if info is None:
+        raise NotWhisperError("it cannot be read")
+    archives = info["archives"]
+    if not archives or any(archive["retention"] == 0 for archive in archives):
+        raise NotWhisperError("its header is none of whisper's")
+    header = Header(
+        archives=tuple(Archive(archive["secondsPerPoint"], archive["points"]) for archive in archives),
+        offsets=tuple(archive["offset"] for archive in archives),
+        xfilesfactor=info["xFilesFactor"],
+        aggregation_method=info["aggregationMethod"],
+    )
+    if size < header.size:
+        raise NotWhisperError(f"it is truncated: {size} of {header.size} bytes")
+    return header
