@@ -17,6 +17,7 @@ import json
 import os
 import pwd
 import re
+import stat
 import struct
 import tarfile
 import time
@@ -133,7 +134,7 @@ class Stream:
             self.add_directory(name, status)
             for child in sorted(os.listdir(path)):
                 self.add_configuration(os.path.join(path, child))
-        elif _whisper_files.is_regular(status):
+        elif stat.S_ISREG(status.st_mode):
             with open(path, "rb") as source:
                 self.add(name, source.read(), status)
 
@@ -157,7 +158,7 @@ class Stream:
 
     def _put(self, item: tarfile.TarInfo, source: IO[bytes] | None = None) -> None:
         self._tar.addfile(item, source)
-        self._tar.members.clear()  # which tarfile keeps for readers
+        self._tar.members.clear()  # type: ignore[attr-defined]  # which tarfile keeps for readers
 
 
 class WhisperCopy:
@@ -213,16 +214,16 @@ class WhisperCopy:
                 self._note(self.skipped, entry.path)
                 continue
             try:
-                descriptor = entry.open()
+                descriptor = _open(entry)
             except OSError:  # a link, or it has gone
                 self._note(self.skipped, entry.path)
                 continue
-            if not _whisper_files.is_regular(os.fstat(descriptor)):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
                 self._note(self.skipped, entry.path)
                 continue
             parts = entry.path.split("/")[:-1]
-            known = len(os.path.commonprefix([above, parts]))
+            known = sum(1 for _pair in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(above, parts)))
             above = parts
             directories = [
                 ("/".join(parts[: depth + 1]), os.stat("/".join([".", *[".."] * (len(parts) - depth - 1)]), dir_fd=entry.directory))
@@ -294,12 +295,24 @@ def newer_series(top: int, since: float, own: list[re.Pattern]) -> Iterator[str]
         try:
             status = os.fstat(descriptor)
             # What was not written since has no point since.
-            if _whisper_files.is_regular(status) and status.st_mtime >= since:
+            if stat.S_ISREG(status.st_mode) and status.st_mtime >= since:
                 with contextlib.suppress(WhisperError):
                     if newest_point(_whisper_files.read_all(descriptor)) > since:
                         yield entry.path
         finally:
             os.close(descriptor)
+
+
+def _open(entry: _whisper_files.Entry) -> int:
+    """Open a file for reading, however long somebody keeps it for himself. Raises ``OSError`` and ``LeaseError``."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return entry.open()
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise _whisper_files.LeaseError(f"somebody has kept {entry.path} for himself for 60 s") from error
+            time.sleep(0.01)
 
 
 def manifest_bytes(manifest: dict) -> bytes:

@@ -172,7 +172,6 @@ import resource
 import tempfile
 import time
 import traceback
-
 from importlib import metadata
 
 try:
@@ -318,7 +317,7 @@ def main() -> None:
     except (_borg.BackupError, OSError) as error:
         module.fail_json(msg=f"There is no new backup, and those before are as they were: {error}")
     silent = (result["manifest"]["whisper"] or {}).get("silent", {})
-    for name, words in silent.items():
+    for words in silent.values():
         module.warn(f"carbon was not asked for what it had not written yet ({words}). If it ran, its last points are not in the backup.")
     module.exit_json(changed=True, **result)
 

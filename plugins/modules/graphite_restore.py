@@ -148,7 +148,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils import _backup, _borg, _whisper_files
-from ansible_collections.metricstack.graphite.plugins.module_utils._borg import Archive, Backups, BackupError
+from ansible_collections.metricstack.graphite.plugins.module_utils._borg import Archive, BackupError, Backups
 from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
     DJANGO_ARGUMENT_SPEC,
     Application,
@@ -217,8 +217,8 @@ class Restore:
             raise
         if reply["vendor"] != self.manifest["database"]["vendor"]:
             raise BackupError(
-                f"the database of the backup is of the kind '{self.manifest['database']['vendor']}', and that of the host '{reply['vendor']}';"
-                " let graphite_web_database name the same kind"
+                f"the database of the backup is of the kind '{self.manifest['database']['vendor']}',"
+                f" and that of the host '{reply['vendor']}'; let graphite_web_database name the same kind"
             )
         return reply
 
@@ -377,8 +377,8 @@ def restore(module: AnsibleModule) -> dict:
         newer = work.newer()
         if newer and not module.params["force"]:
             raise BackupError(
-                f"the host holds newer data than {work.archive.name}: {'; '.join(newer)}. Set force (in restore.yml, graphite_restore_force)"
-                " to true to set that aside and restore nevertheless"
+                f"the host holds newer data than {work.archive.name}: {'; '.join(newer)}."
+                " Set force (in restore.yml, graphite_restore_force) to true to set that aside and restore nevertheless"
             )
         configuration = None
         if not module.check_mode:
