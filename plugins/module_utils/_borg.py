@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 UNFINISHED = ".unfinished"
-# Whisper files change in place, a few points at the write position of each archive. Blocks of this size, always cut at the
-# same places, keep what has not changed; smaller ones would cost Borg more memory for its index than they save.
+# Whisper files change in place, a few points at the write position of each archive. Blocks that are always cut at the same
+# places keep what has not changed. A quarter of this size saves nothing and takes Borg more memory for its index.
 CHUNKER = "fixed,65536"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 _TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
@@ -191,5 +191,7 @@ def _check(process: subprocess.Popen, command: str) -> bytes:
     # 1 is a warning, such as that a file system does not take an attribute.
     if process.returncode not in (0, 1):
         words = errors.decode("utf-8", "replace").strip()
-        raise BackupError(f"borg {command} ended with {process.returncode}: {words[-2000:]}")
+        # Where it did not expect an error, Borg shows a traceback and much about itself around the one line that says what it is.
+        exceptions = re.findall(r"(?m)^(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*", words.partition("Traceback")[2])
+        raise BackupError(f"borg {command} ended with {process.returncode}: {exceptions[-1] if exceptions else words[-2000:]}")
     return output or b""

@@ -231,10 +231,10 @@ class Restore:
                 return
             _clear(stage)
             free = os.fstatvfs(stage).f_bavail * os.fstatvfs(stage).f_frsize
-            if free < self.manifest["whisper"]["bytes"]:
+            needed = self.manifest["whisper"]["bytes"]
+            if free < needed:
                 raise BackupError(
-                    f"{os.path.dirname(self._whisper)} has {free >> 20} MiB free, and the whisper files take"
-                    f" {self.manifest['whisper']['bytes'] >> 20} MiB; make room"
+                    f"{os.path.dirname(self._whisper)} has {free >> 20} MiB free, and the whisper files take {needed >> 20} MiB; make room"
                 )
             try:
                 os.mkdir("partial", 0o700, dir_fd=stage)
@@ -245,6 +245,7 @@ class Restore:
                     os.rename(_backup.WHISPER, self.archive.id, src_dir_fd=partial, dst_dir_fd=stage)
                 finally:
                     os.close(partial)
+                os.rmdir("partial", dir_fd=stage)
             except BaseException:
                 _clear(stage)
                 raise
@@ -310,8 +311,6 @@ class Restore:
                 os.rename(name, aside, src_dir_fd=above, dst_dir_fd=above)
                 self.aside["whisper"] = os.path.join(parent, aside)
             os.rename(self.archive.id, name, src_dir_fd=stage, dst_dir_fd=above)
-            os.rmdir("partial", dir_fd=stage)
-        os.rmdir(os.path.join(parent, STAGE))
 
     @contextlib.contextmanager
     def _stage(self):
@@ -334,6 +333,8 @@ class Restore:
             yield stage
         finally:
             os.close(stage)
+            with contextlib.suppress(OSError):  # it holds what the next run needs
+                os.rmdir(path)
 
 
 def _exists(name: str, directory: int) -> bool:

@@ -22,7 +22,7 @@ carbon = socket.create_connection(("127.0.0.1", 2003))
 end = time.time() + 600
 while time.time() < end:
     now = int(time.time())
-    carbon.sendall("".join(f"backup_test.{n}.hits {now // 60 * n} {now}\\n" for n in range(40)).encode())
+    carbon.sendall("".join(f"load_test.backup.{n} {now // 10 * n} {now}\\n" for n in range(40)).encode())
     time.sleep(0.1)
 """
 # Keeps whoever wants to write to a file waiting, and with it carbon's only writer.
@@ -81,7 +81,7 @@ def tasks(playbook, tmp_path):
 @pytest.fixture
 def clean(host):
     yield
-    host.run(f"rm -rf /var/backups/graphite /root/tree {WHISPER}.before-* /var/lib/graphite/graphite.db.before-* {WHISPER}/backup_*")
+    host.run(f"rm -rf /var/backups/graphite /root/tree {WHISPER}/backup_* {WHISPER}/load_test/backup /var/lib/graphite/*.before-restore-*")
 
 
 @pytest.fixture
@@ -112,7 +112,11 @@ def test_what_carbon_has_not_written_is_in_the_backup(host, send, run_python, ta
             {"name": "Borg", "ansible.builtin.apt": {"name": "borgbackup", "install_recommends": False, "update_cache": True}},
             {
                 "name": "Back up",
-                "metricstack.graphite.graphite_backup": {"whisper_directory": "/root/tree", "carbonlink": ["127.0.0.1:7002:a"], "host": "tree"},
+                "metricstack.graphite.graphite_backup": {
+                    "whisper_directory": "/root/tree",
+                    "carbonlink": ["127.0.0.1:7002:a"],
+                    "host": "tree",
+                },
             },
         )
     borg = "cd /root/tree && BORG_BASE_DIR=/var/backups/graphite/borg borg"
@@ -122,7 +126,9 @@ def test_what_carbon_has_not_written_is_in_the_backup(host, send, run_python, ta
     assert json.loads(run_python(READ, str(begin - 60), *paths)) == {path: [1, 7] for path in paths}
 
 
-def test_a_backup_brings_back_graphs_users_and_dashboards(host, http_get, playbook, render, tasks, background, login, wait_until, clean, tmp_path):
+def test_a_backup_brings_back_graphs_users_and_dashboards(
+    host, http_get, playbook, render, tasks, background, login, wait_until, clean, tmp_path
+):
     user = {"name": "backup", "password": "restored 'word'"}
     tasks({"name": "A user", "metricstack.graphite.graphite_user": user})
     state = {"name": "backup", "graphs": [], "defaultGraphParams": {"from": "-1hours", "until": "now"}}
@@ -131,25 +137,24 @@ def test_a_backup_brings_back_graphs_users_and_dashboards(host, http_get, playbo
     controller = {"graphite_backup_controller_directory": str(tmp_path)} if shutil.which("rsync") else {}
 
     def graphs(end):
-        # Whole minutes: the last one was not over yet.
-        series = render("backup_test.*.hits", **{"from": end - 3600, "until": end - end % 60 - 1})
+        series = render("load_test.backup.*", **{"from": end - 600, "until": end - end % 10 - 1})  # the last interval was not over yet
         return {item["target"]: item["datapoints"] for item in series}
 
     with background("backup-traffic", TRAFFIC):
         wait_until(lambda: len(graphs(int(time.time()))) == 40)
-        time.sleep(61 - time.time() % 60)
+        time.sleep(21)
         begin = int(time.time())
         status, output = playbook("backup.yml", {"graphite_backup_keep": {"last": 2}, **controller})
         assert status == 0, output
         before = graphs(begin)
-        assert {bool([value for value, _time in points if value is not None]) for points in before.values()} == {True}
-        time.sleep(max(0, begin + 90 - time.time()))
+        assert {len([value for value, _time in points if value is not None]) >= 2 for points in before.values()} == {True}
+        time.sleep(max(0, begin + 40 - time.time()))
         # It holds newer data now.
         secret = host.file("/etc/graphite/secret_key").content_string
         status, output = playbook("restore.yml")
         assert status != 0
         assert "graphite_restore_force" in output
-        assert "backup_test" in output
+        assert "load_test/backup" in output
     tasks(
         {"name": "No user", "metricstack.graphite.graphite_user": {"name": "backup", "state": "absent"}},
         {"name": "No dashboard", "metricstack.graphite.graphite_dashboard": {"name": "backup", "state": "absent"}},
@@ -157,7 +162,7 @@ def test_a_backup_brings_back_graphs_users_and_dashboards(host, http_get, playbo
         {"name": "Another key", "ansible.builtin.copy": {"content": "another", "dest": "/etc/graphite/secret_key"}},
         {"name": "No backups", "ansible.builtin.file": {"path": "/var/backups/graphite", "state": "absent" if controller else "directory"}},
     )
-    host.run(f"rm -rf {WHISPER}/backup_test")
+    host.run(f"rm -rf {WHISPER}/load_test/backup")
     status, output = playbook("restore.yml", {"graphite_restore_force": True, **controller})
     assert status == 0, output
     assert graphs(begin) == before
