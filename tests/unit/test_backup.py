@@ -335,11 +335,11 @@ class Host:
         return {str(path.relative_to(self.whisper)): path.read_bytes() for path in self.whisper.rglob("*.wsp")}
 
     @contextmanager
-    def running_backup(self):
-        """Run a backup that goes on for seconds, and have the block run once Borg has begun with it."""
+    def running(self, module, begun):
+        """Run a module that goes on for seconds; the block, which gets its process, runs once ``begun`` is true."""
         arguments = {"directory": str(self.backups), "whisper_directory": str(self.whisper)}
         with subprocess.Popen(
-            [sys.executable, ROOT / "plugins" / "modules" / "graphite_backup.py"],
+            [sys.executable, ROOT / "plugins" / "modules" / f"{module}.py"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -348,11 +348,15 @@ class Host:
             process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode())
             process.stdin.close()
             deadline = time.monotonic() + 30
-            while not self.repository_is_locked() or not children(process.pid, "import-tar"):
-                assert process.poll() is None, process.stderr.read()
+            while not begun():
+                assert process.poll() is None, process.stdout.read()
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             yield process
+
+    def imports(self):
+        """Tell whether data is on its way to the repository."""
+        return self.repository_is_locked() and any((self.backups / "repository" / "data").glob("0/*"))
 
     def repository_is_locked(self):
         return (self.backups / "repository" / "lock.exclusive").exists()
@@ -433,7 +437,7 @@ def test_a_killed_backup_is_none_and_the_next_one_goes_on(host):
     archives = ((1, 200_000),)
     for number in range(60):
         host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(2000)], archives)
-    with host.running_backup() as process:
+    with host.running("graphite_backup", host.imports) as process:
         (borg,) = children(process.pid, "import-tar")
         os.kill(borg, signal.SIGSTOP)  # or it would end in order when its data does
         process.kill()
@@ -448,11 +452,45 @@ def test_a_killed_backup_is_none_and_the_next_one_goes_on(host):
     assert host.contents() == before
 
 
+def test_a_killed_restore_leaves_what_was_there_and_the_next_one_goes_on(host):
+    now = int(time.time())
+    for number in range(60):
+        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(2000)], ((1, 200_000),))
+    host.back_up()
+    before = host.contents()
+    shutil.rmtree(host.whisper / "many")
+    left = host.contents()
+    stage = host.root / ".graphite-restore"
+    with host.running("graphite_restore", lambda: any(stage.glob("partial/whisper/*"))) as process:
+        (borg,) = children(process.pid, "extract")
+        process.kill()
+        os.kill(borg, signal.SIGKILL)
+    assert host.contents() == left
+    assert any(stage.glob("partial/whisper/*"))
+    assert host.restore(state="extracted")["aside"] == {}
+    assert host.contents() == left
+    # Killed between the two renames.
+    host.whisper.rename(host.root / "aside")
+    assert "whisper" not in host.restore()["aside"]
+    assert host.contents() == before
+    assert not stage.exists()
+
+
+def test_a_database_of_a_newer_release_is_not_taken(host):
+    host.sql("INSERT INTO django_migrations (app, name, applied) VALUES ('auth', '9999_future', '2030-01-01')")
+    host.back_up()
+    host.sql("DELETE FROM django_migrations WHERE name = '9999_future'")
+    host.tree("app.left", [(int(time.time()) - 600, 1)])
+    content, tree = host.database.read_bytes(), host.contents()
+    assert host.restore()["kind"] == "newer_database"
+    assert (host.database.read_bytes(), host.contents()) == (content, tree)
+
+
 def test_two_runs_do_not_meet(host):
     now = int(time.time())
     for number in range(60):
         host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(2000)], ((1, 200_000),))
-    with host.running_backup() as process:
+    with host.running("graphite_backup", host.imports) as process:
         assert "another run is at work" in host.back_up()["msg"]
         assert process.wait(timeout=60) == 0
 
