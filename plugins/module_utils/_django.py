@@ -25,7 +25,7 @@ class ApplicationError(Exception):
     """The application could not do what it was asked for.
 
     ``kind`` is ``not_installed``, ``settings``, ``newer_database``, ``migration``, ``no_schema``, ``database``,
-    ``permission`` or ``crash``; ``output`` is what the application printed.
+    ``permission``, ``engine`` or ``crash``; ``output`` is what the application printed.
     """
 
     def __init__(self, kind: str, message: str, output: str = "") -> None:
@@ -40,12 +40,14 @@ class Application:
     def __init__(self, module: AnsibleModule) -> None:
         self._parameters = module.params
 
-    def ask(self, action: str, **arguments: object) -> dict:
+    def ask(self, action: str, descriptor: int | None = None, **arguments: object) -> dict:
         """Return the reply to ``action``; arguments travel on standard input, where no other process sees them.
+
+        ``descriptor`` is an open file for the application, which may be one that its user could not open.
 
         Raises ``ApplicationError``.
         """
-        request = {"action": action, "local_settings": self._parameters["local_settings"], **arguments}
+        request = {"action": action, "local_settings": self._parameters["local_settings"], "descriptor": descriptor, **arguments}
         user = self._parameters["user"]
         try:
             account = pwd.getpwnam(user)
@@ -66,6 +68,7 @@ class Application:
                 capture_output=True,
                 cwd="/",
                 env=self._environment(account.pw_dir),
+                pass_fds=[] if descriptor is None else [descriptor],
                 preexec_fn=become_user,  # the module has no threads
                 check=False,
             )

@@ -15,7 +15,9 @@ import inspect
 import json
 import logging
 import os
+import shutil
 import sqlite3
+import subprocess
 import sys
 import traceback
 from contextlib import closing
@@ -169,6 +171,122 @@ def copy_database(source: str, target: str) -> None:
     """Copy with SQLite's online backup, which is consistent while others read and write either file."""
     with closing(sqlite3.connect(source, timeout=60)) as old, closing(sqlite3.connect(target, timeout=60)) as new:
         old.backup(new)
+
+
+def refuse_damage(path: str) -> None:
+    """Refuse a file that is not a whole SQLite database."""
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            (words,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.Error as error:
+        words = str(error)
+    if words != "ok":
+        raise RefusalError("database", f"the database is damaged: {words}")
+
+
+def dump(connection, descriptor: int) -> dict:
+    """Write a consistent copy of the database to an open file, and return what is in it."""
+    path = sqlite_path(connection)
+    if path:
+        # A name that the next run uses again: a run that is killed leaves one copy and not one more.
+        copy = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.copy")
+        try:
+            _remove(copy)
+            copy_database(path, copy)
+            refuse_damage(copy)
+            with open(copy, "rb") as source, open(descriptor, "wb", closefd=False) as target:
+                shutil.copyfileobj(source, target)
+        except (OSError, sqlite3.Error) as error:
+            raise RefusalError("database", f"the database could not be copied: {error}") from error
+        finally:
+            _remove(copy)
+    else:
+        _postgresql(connection, ["pg_dump", "--format=custom"], stdout=descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        _postgresql(None, ["pg_restore", "--list"], stdin=descriptor, stdout=subprocess.DEVNULL)
+    return {"vendor": connection.vendor, **read_names(connection)}
+
+
+def load(connection, descriptor: int) -> dict:
+    """Put the copy of a database from an open file in the place of the database; return where an SQLite file went."""
+    path = sqlite_path(connection)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    if not path:
+        # By one transaction: all of it, or the database stays as it is.
+        words = ["pg_restore", "--clean", "--if-exists", "--single-transaction", "--no-owner", "--no-privileges"]
+        _postgresql(connection, words, stdin=descriptor)
+        return {"aside": None}
+    incoming = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.incoming")
+    try:
+        with open(descriptor, "rb", closefd=False) as source, open(incoming, "wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        refuse_damage(incoming)
+        _refuse_newer_file(connection, incoming)
+        aside = f"{path}.before-restore-{datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%S.%fZ')}"
+        existed = os.path.exists(path)
+        # The files beside the database belong to its content; those that another one finds, it takes for its own.
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            if os.path.exists(path + suffix):
+                os.rename(path + suffix, aside + suffix)
+        os.rename(incoming, path)
+    except OSError as error:
+        raise RefusalError("database", f"the database could not be put in place: {error}") from error
+    finally:
+        _remove(incoming)
+    return {"aside": aside if existed else None}
+
+
+def _refuse_newer_file(connection, incoming: str) -> None:
+    path = connection.settings_dict["NAME"]
+    connection.close()
+    try:
+        connection.settings_dict["NAME"] = incoming
+        pending_migrations(connection)
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = path
+
+
+def read_names(connection) -> dict[str, list[str]]:
+    """Return the names of the users and of the dashboards."""
+    from django.contrib.auth import get_user_model
+    from graphite.dashboard.models import Dashboard
+
+    if not has_content(sqlite_path(connection)):
+        return {"users": [], "dashboards": []}
+    return {
+        "users": sorted(get_user_model().objects.values_list("username", flat=True)),
+        "dashboards": sorted(Dashboard.objects.values_list("name", flat=True)),
+    }
+
+
+def _remove(path: str) -> None:
+    for suffix in ("", "-journal"):
+        if os.path.lexists(path + suffix):
+            os.unlink(path + suffix)
+
+
+def _postgresql(connection, words: list[str], **streams) -> None:
+    """Run one of PostgreSQL's programs on the database, as Django's own shell would be; the password is in the environment."""
+    arguments: list[str] = []
+    environment = dict(os.environ)
+    if connection is not None:
+        if connection.vendor != "postgresql":
+            raise RefusalError(
+                "engine", f"a database of the kind '{connection.vendor}' is not known to these modules; copy it with its own tools"
+            )
+        (_psql, *arguments), more = connection.client.settings_to_cmd_args_env(connection.settings_dict, [])
+        environment.update(more or {})
+        if words[0] == "pg_restore":
+            arguments = [*arguments[:-1], f"--dbname={arguments[-1]}"]
+    try:
+        process = subprocess.run([*words, *arguments], env=environment, stderr=subprocess.PIPE, check=False, **streams)
+    except FileNotFoundError as error:
+        raise RefusalError("database", f"{words[0]} is not there; install postgresql-client") from error
+    if process.returncode != 0:
+        raise RefusalError("database", f"{words[0]}: {process.stderr.decode('utf-8', 'replace').strip()[-2000:]}")
 
 
 def read_user(name: str, password: str | None) -> dict | None:
@@ -329,8 +447,14 @@ def answer(request: dict) -> dict:
             return migrate(connection, request["backup_directory"])
         if request["action"] == "check_dashboards":
             return check_dashboards(request["dashboards"])
+        if request["action"] == "load":
+            return load(connection, request["descriptor"])
+        if request["action"] == "read_names":
+            return {"vendor": connection.vendor, **read_names(connection)}
         if not has_content(sqlite_path(connection)):
             raise RefusalError("no_schema", "the database has no tables yet; run metricstack.graphite.graphite_migrate before.")
+        if request["action"] == "dump":
+            return dump(connection, request["descriptor"])
         if request["action"] == "read_user":
             return {"user": read_user(request["name"], request["password"])}
         if request["action"] == "write_user":
