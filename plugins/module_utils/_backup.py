@@ -9,7 +9,6 @@ An archive holds ``whisper/``, ``database/copy``, ``configuration/`` with paths 
 from __future__ import annotations
 
 import collections
-import contextlib
 import grp
 import io
 import itertools
@@ -18,7 +17,6 @@ import os
 import pwd
 import re
 import stat
-import struct
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,13 @@ from typing import IO, Any, NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils import _whisper_files
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbonlink import CarbonLink, CarbonLinkError
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import POINT_BYTES
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_header import (
+    Header,
+    NotWhisperError,
+    newest_time,
+    read_header,
+)
 
 WHISPER = "whisper"
 DATABASE = "database/copy"
@@ -41,14 +46,6 @@ LAG = 1.0
 # Batches that wait meanwhile, each with its files open.
 WAITING = 8
 
-_HEADER = struct.Struct("!2LfL")
-_ARCHIVE = struct.Struct("!3L")
-_POINT = struct.Struct("!Ld")
-
-
-class WhisperError(ValueError):
-    """Not a whole whisper file."""
-
 
 class Opened(NamedTuple):
     """A whisper file of a batch."""
@@ -59,36 +56,23 @@ class Opened(NamedTuple):
     directories: list[tuple[str, os.stat_result]]  # those above it that no file before was in
 
 
-def newest_point(content: bytes) -> int:
-    """Return the time of the newest point in a whisper file, 0 if there is none. Raises ``WhisperError``."""
-    offset, _seconds, points = _archives(content)[0]
-    times = struct.unpack_from("!" + "L8x" * points, content, offset)
-    return max(times, default=0)
-
-
-def _archives(content: bytes) -> list[tuple[int, int, int]]:
-    """Return offset, seconds per point and number of points of each archive. Raises ``WhisperError``."""
-    try:
-        number = _HEADER.unpack_from(content)[3]
-        archives = [_ARCHIVE.unpack_from(content, _HEADER.size + index * _ARCHIVE.size) for index in range(number)]
-    except struct.error as error:
-        raise WhisperError("the header is cut off") from error
-    if not archives or any(
-        not (seconds and points and offset + points * _POINT.size <= len(content)) for offset, seconds, points in archives
-    ):
-        raise WhisperError("the file is shorter than its header says, or has no archive")
-    return archives
+def newest_point(content: bytes, header: Header) -> int:
+    """Return the time of the newest point in the finest archive of a whisper file, 0 if there is none."""
+    begin = header.offsets[0]
+    return newest_time(content[begin : begin + header.archives[0].points * POINT_BYTES])
 
 
 def with_points(whisper: Any, content: bytes, points: list[tuple[int, float]]) -> bytes:
-    """Return the content of a whisper file as carbon would leave it after writing the points. Raises ``WhisperError``."""
-    _archives(content)
+    """Return the content of a whisper file as carbon would leave it after writing the points.
+
+    Raises ``NotWhisperError`` for a file that the library cannot write to.
+    """
     copy = _Copy(content)
     # In the order that whisper's update_many makes for itself: the newest first.
     try:
         whisper.file_update_many(copy, sorted(points, key=lambda point: point[0], reverse=True))
     except Exception as error:  # whatever whisper meets in a file that somebody else has written
-        raise WhisperError(str(error)) from error
+        raise NotWhisperError(str(error)) from error
     return copy.getvalue()
 
 
@@ -264,14 +248,14 @@ class WhisperCopy:
 
     def _completed(self, item: Opened, content: bytes, points: list[tuple[int, float]] | None) -> bytes:
         try:
-            newest = newest_point(content)
+            newest = newest_point(content, read_header(item.descriptor))
             if points:
                 content = with_points(self._whisper, content, points)
                 newest = max(newest, *(when for when, _value in points))
                 self.figures["completed"] += 1
                 self.figures["points"] += len(points)
             self.figures["newest"] = max(self.figures["newest"], newest)
-        except WhisperError:
+        except NotWhisperError:
             self._note(self.damaged, item.path)  # it is kept as it is
         self.figures["files"] += 1
         self.figures["bytes"] += len(content)
@@ -295,12 +279,17 @@ def newer_series(top: int, since: float, own: list[re.Pattern]) -> Iterator[str]
         try:
             status = os.fstat(descriptor)
             # What was not written since has no point since.
-            if stat.S_ISREG(status.st_mode) and status.st_mtime >= since:
-                with contextlib.suppress(WhisperError):
-                    if newest_point(_whisper_files.read_all(descriptor)) > since:
-                        yield entry.path
+            if stat.S_ISREG(status.st_mode) and status.st_mtime >= since and _may_be_newer(descriptor, since):
+                yield entry.path
         finally:
             os.close(descriptor)
+
+
+def _may_be_newer(descriptor: int, since: float) -> bool:
+    try:
+        return newest_point(_whisper_files.read_all(descriptor), read_header(descriptor)) > since
+    except NotWhisperError:
+        return True
 
 
 def _open(entry: _whisper_files.Entry) -> int:

@@ -7,14 +7,16 @@ Imported without its collection by programs on the host; that is why its imports
 
 from __future__ import annotations
 
+import array
 import os
+import sys
 from typing import NamedTuple
 
-from ._retention import Archive
+from ._retention import POINT_BYTES, Archive
 
 try:
     import whisper
-except ImportError:  # whoever reads a file needs it, and says so
+except ImportError:
     whisper = None
 
 
@@ -33,7 +35,7 @@ class Header(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return self.offsets[-1] + self.archives[-1].points * whisper.pointSize
+        return self.offsets[-1] + self.archives[-1].points * POINT_BYTES
 
 
 def read_header(descriptor: int) -> Header:
@@ -41,6 +43,8 @@ def read_header(descriptor: int) -> Header:
 
     Raises ``NotWhisperError``, also for a file that is shorter than it says.
     """
+    if whisper is None:
+        raise NotWhisperError("the whisper library, which would tell, is missing")
     size = os.fstat(descriptor).st_size
     if size == 0:
         raise NotWhisperError("it is empty")
@@ -62,3 +66,16 @@ def read_header(descriptor: int) -> Header:
     if size < header.size:
         raise NotWhisperError(f"it is truncated: {size} of {header.size} bytes")
     return header
+
+
+def newest_time(points: bytes) -> int:
+    """Return the time of the newest of whole points of an archive, 0 if there is none.
+
+    The library's own functions do not give points that are ahead of the clock.
+    """
+    # A point is a time and a value: one and two times four bytes, most significant first.
+    words = array.array("I")
+    words.frombytes(points)
+    if sys.byteorder == "little":
+        words.byteswap()
+    return max(words[::3], default=0)

@@ -13,7 +13,6 @@ relative, and why it needs nothing but its neighbours. This file is private to t
 from __future__ import annotations
 
 import argparse
-import array
 import contextlib
 import errno
 import itertools
@@ -37,7 +36,7 @@ from ._whisper_files import (
     somebody_waits,
     walk,
 )
-from ._whisper_header import NotWhisperError, read_header
+from ._whisper_header import NotWhisperError, newest_time, read_header
 
 try:
     import whisper
@@ -401,20 +400,15 @@ def is_unused(descriptor: int, status: os.stat_result, unused_for: int, now: flo
 
 
 def _newest(descriptor: int, position: int, end: int) -> int:
-    """Return the time of the newest point, 0 if there is none. The library's own functions do not give points of the future."""
-    newest = [0]
+    newest = 0
     while position < end:
-        # A point is a time and a value: one and two times four bytes, most significant first.
-        words = array.array("I")
         part = os.pread(descriptor, min(_CHUNK, end - position), position)
-        words.frombytes(part[: len(part) // 12 * 12])
-        if not words:
+        part = part[: len(part) // whisper.pointSize * whisper.pointSize]
+        if not part:
             raise _KeptError("it is truncated")
-        if sys.byteorder == "little":
-            words.byteswap()
-        newest.append(max(words[::3]))
-        position += len(words) * 4
-    return max(newest)
+        newest = max(newest, newest_time(part))
+        position += len(part)
+    return newest
 
 
 def _series(entry: Entry) -> Entry | None:
