@@ -14,11 +14,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+TREE_ARGUMENT_SPEC = {
+    "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
+    "carbon_stopped": {"type": "bool", "default": False},
+}
 SUFFIX = ".wsp"
 # Seconds without a write after which nobody can be in the middle of creating a file.
 SETTLED_SECONDS = 60
@@ -48,6 +53,11 @@ class Entry(NamedTuple):
         """The name of the series, ``None`` if the file's name is a hash that cannot be turned back."""
         return metric_name(self.path)
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is in a directory that is none of carbon's: a hidden one, or the file system's own."""
+        return "/." in f"/{os.path.dirname(self.path)}" or self.path.startswith("lost+found/")
+
     def open(self, flags: int = os.O_RDONLY) -> int:
         """Return a descriptor of the file. Raises ``OSError``, also for a link."""
         return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
@@ -65,18 +75,33 @@ def metric_name(path: str) -> str | None:
     return name.replace("_DOT_", ".") if ";" in name else None
 
 
+def printable(path: str) -> str:
+    """Return a path as text that every tool can show, also if it is none in UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def open_tree(directory: str) -> int:
-    """Return a descriptor of the top of a tree. The top may be a link; what is below may not. Raises ``OSError``."""
+    """Return a descriptor of the top of a tree. The top may be a link; what is below may not. Raises ``OSError``.
+
+    A walk takes two descriptors for each level, and a sender makes levels with dots: allows the process as many as it may have.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
-def locked(top: int) -> Iterator[None]:
-    """Keep other runs off the tree. Raises ``TreeBusyError``."""
-    try:
-        fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise TreeBusyError from error
+def locked(top: int, timeout: float = 0.0) -> Iterator[None]:
+    """Keep other runs off the tree. Raises ``TreeBusyError`` if one is at work for ``timeout`` seconds more."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise TreeBusyError from error
+        time.sleep(0.5)
     try:
         yield
     finally:
@@ -86,37 +111,61 @@ def locked(top: int) -> Iterator[None]:
 def walk(top: int, after: Callable[[Entry], None] | None = None, unreadable: Callable[[Entry], None] | None = None) -> Iterator[Entry]:
     """Yield every name in the tree that is not a directory, links among them, in the file system's order.
 
-    ``after``, if given, is called with each directory that is done, ``unreadable`` with each that must not be read; without
-    it, that raises ``PermissionError``. What vanishes meanwhile is passed over. Memory does not grow with the number of names.
+    ``after``, if given, is called with each directory that is done, ``unreadable`` with each that cannot be read, be it for
+    its mode or because it is too deep for the number of files that may be open; without it, that raises ``OSError``. What
+    vanishes meanwhile is passed over. Memory does not grow with the number of names.
     """
     # A descriptor of its own: one that is duplicated or inherited has the same place in the list.
-    return _walk(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top), "", after, unreadable)
-
-
-def _walk(
-    directory: int, prefix: str, after: Callable[[Entry], None] | None, unreadable: Callable[[Entry], None] | None
-) -> Iterator[Entry]:
+    stack = [_Level(None, os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top), "")]
     try:
-        with os.scandir(directory) as scan:
-            for item in scan:
-                entry = Entry(directory, item.name, prefix + item.name)
-                if not item.is_dir(follow_symlinks=False):
-                    yield entry
+        while stack:
+            level = stack[-1]
+            item = level.next()
+            if item is None:
+                stack.pop().close()
+                if level.own is not None and after is not None:
+                    after(level.own)
+                continue
+            entry = Entry(level.directory, item.name, level.prefix + item.name)
+            if not item.is_dir(follow_symlinks=False):
+                yield entry
+                continue
+            try:
+                stack.append(_Level.below(entry))
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     continue
-                try:
-                    child = os.open(item.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-                except OSError as error:
-                    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                        continue
-                    if error.errno == errno.EACCES and unreadable is not None:
-                        unreadable(entry)
-                        continue
-                    raise
-                yield from _walk(child, f"{prefix}{item.name}/", after, unreadable)
-                if after is not None:
-                    after(entry)
+                if error.errno in (errno.EACCES, errno.EMFILE) and unreadable is not None:
+                    unreadable(entry)
+                    continue
+                raise
     finally:
-        os.close(directory)
+        for level in stack:
+            level.close()
+
+
+class _Level:
+    """A directory on the way to the one that is being read."""
+
+    def __init__(self, own: Entry | None, directory: int, prefix: str) -> None:
+        self.own, self.directory, self.prefix = own, directory, prefix
+        try:
+            self._scan = os.scandir(directory)
+        except OSError:
+            os.close(directory)
+            raise
+
+    @classmethod
+    def below(cls, entry: Entry) -> _Level:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return cls(entry, os.open(entry.name, flags, dir_fd=entry.directory), f"{entry.path}/")
+
+    def next(self) -> os.DirEntry | None:
+        return next(self._scan, None)
+
+    def close(self) -> None:
+        self._scan.close()
+        os.close(self.directory)
 
 
 def read_all(descriptor: int) -> bytes:
@@ -139,7 +188,8 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
     process, if it opens the file again. A descriptor for reading is needed, with ``exclusive`` the only one. Waits for
     those who have the file open already.
 
-    Raises ``LeaseTimeoutError`` after ``timeout`` seconds, and ``LeaseError`` at once where there are no leases.
+    Raises ``PermissionError`` for the file of another user, ``LeaseTimeoutError`` after ``timeout`` seconds, and
+    ``LeaseError`` at once where there are no leases.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel says that somebody waits
     deadline = time.monotonic() + timeout
@@ -150,6 +200,8 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
             break
         except BlockingIOError:
             pass
+        except PermissionError:
+            raise  # this file is somebody else's; that says nothing about the others
         except OSError as error:
             raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
         if time.monotonic() > deadline:
@@ -172,6 +224,8 @@ def refuse_without_leases(descriptor: int) -> None:
         _set_lease(descriptor, fcntl.F_RDLCK)
     except BlockingIOError:
         return
+    except PermissionError:
+        raise
     except OSError as error:
         raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
     _set_lease(descriptor, fcntl.F_UNLCK)

@@ -8,6 +8,7 @@ Imported without its collection by programs on the host; that is why its imports
 from __future__ import annotations
 
 import array
+import errno
 import os
 import sys
 from typing import NamedTuple
@@ -18,6 +19,11 @@ try:
     import whisper
 except ImportError:
     whisper = None
+
+
+_METADATA_BYTES, _ARCHIVE_BYTES = 16, 12
+# More than anybody has a use for.
+_MOST_ARCHIVES = 1000
 
 
 class NotWhisperError(Exception):
@@ -41,28 +47,35 @@ class Header(NamedTuple):
 def read_header(descriptor: int) -> Header:
     """Return the header of an open file, whose place for reading moves.
 
-    Raises ``NotWhisperError``, also for a file that is shorter than it says.
+    Raises ``NotWhisperError`` for one that ``whisper.create`` does not write, and for a file that is shorter than it says;
+    ``OSError`` for a file that cannot be read.
     """
     if whisper is None:
         raise NotWhisperError("the whisper library, which would tell, is missing")
     size = os.fstat(descriptor).st_size
     if size == 0:
         raise NotWhisperError("it is empty")
+    # The library would believe any number of archives, and make room for them.
+    first_bytes = os.pread(descriptor, _METADATA_BYTES, 0)
+    number = int.from_bytes(first_bytes[-4:], "big")
+    if len(first_bytes) < _METADATA_BYTES or not 0 < number <= _MOST_ARCHIVES:
+        raise NotWhisperError("its header is none of whisper's")
     try:
         info = whisper.info(os.dup(descriptor))
-    except whisper.WhisperException as error:
+        if info is None:
+            raise OSError(errno.EIO, "cannot be read")
+        archives = tuple(Archive(archive["secondsPerPoint"], archive["points"]) for archive in info["archives"])
+        whisper.validateArchiveList(list(archives))
+    except (whisper.WhisperException, ZeroDivisionError) as error:
         raise NotWhisperError("its header is none of whisper's") from error
-    if info is None:
-        raise NotWhisperError("it cannot be read")
-    archives = info["archives"]
-    if not archives or any(archive["retention"] == 0 for archive in archives):
+    header = Header(archives, tuple(archive["offset"] for archive in info["archives"]), info["xFilesFactor"], info["aggregationMethod"])
+    end = _METADATA_BYTES + number * _ARCHIVE_BYTES
+    for archive, offset in zip(archives, header.offsets):
+        if offset != end:
+            raise NotWhisperError("its header is none of whisper's")
+        end += archive.points * POINT_BYTES
+    if list(archives) != sorted(archives) or info["maxRetention"] != max(archive.seconds for archive in archives):
         raise NotWhisperError("its header is none of whisper's")
-    header = Header(
-        archives=tuple(Archive(archive["secondsPerPoint"], archive["points"]) for archive in archives),
-        offsets=tuple(archive["offset"] for archive in archives),
-        xfilesfactor=info["xFilesFactor"],
-        aggregation_method=info["aggregationMethod"],
-    )
     if size < header.size:
         raise NotWhisperError(f"it is truncated: {size} of {header.size} bytes")
     return header

@@ -33,6 +33,7 @@ from ._whisper_files import (
     locked,
     metric_name,
     open_tree,
+    printable,
     somebody_waits,
     walk,
 )
@@ -50,6 +51,7 @@ GRACE_SECONDS = 1.0
 LEASE_SECONDS = 1.0
 # How many names of a kind are reported.
 NAMED = 100
+_LONGEST_NAME = 255
 # A multiple of the 12 bytes of a point.
 _CHUNK = 12 << 16
 
@@ -82,7 +84,7 @@ class Tally:
         # What has a second name does not free anything.
         self.bytes += status.st_blocks * 512 if status.st_nlink == 1 else 0
         if len(self.metrics) < NAMED:
-            self.metrics.append(_printable(metric_name(entry.path) or entry.path))
+            self.metrics.append(printable(metric_name(entry.path) or entry.path))
 
 
 class Archive:
@@ -228,6 +230,8 @@ class Pruner:
         if series is None or not stat.S_ISREG(status.st_mode):
             return False
         self.series += 1
+        if len(os.fsencode(f".{series.name}{TAKEN}")) > _LONGEST_NAME:
+            raise _KeptError("its name is too long to be given a second one")
         try:
             with self._unused(entry) as (_descriptor, unused):
                 if unused is not None:
@@ -281,7 +285,7 @@ class Pruner:
             try:
                 self._archive.store(entry, series.name, descriptor)
             except OSError as error:
-                self._failure = f"archive_directory does not take {_printable(series.path)}: {error.strerror}"
+                self._failure = f"archive_directory does not take {printable(series.path)}: {error.strerror}"
                 return False
         os.unlink(entry.name, dir_fd=entry.directory)
         return True
@@ -318,7 +322,7 @@ class Pruner:
     def _keep(self, entry: Entry, reason: str) -> None:
         self.corrupt += 1
         if len(self.corrupt_files) < NAMED:
-            self.corrupt_files.append({"path": _printable(entry.path), "reason": reason})
+            self.corrupt_files.append({"path": printable(entry.path), "reason": reason})
 
 
 def prune(
@@ -478,10 +482,6 @@ def _overlap(one: str, other: str) -> bool:
     return os.path.commonpath(paths) in paths
 
 
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Remove whisper files that have received no point for a given time.")
     parser.add_argument("directory", help="top of the tree")
@@ -499,9 +499,8 @@ def main() -> int:
         "{0} {pruned} of {series} series ({bytes} bytes) and {directories} directories;"
         " kept {busy} in use and {corrupt} that cannot be judged".format("Would prune" if arguments.check else "Pruned", **result)
     )
-    if arguments.check:
-        for kept in result["corrupt_files"]:
-            print(f"{kept['path']}: {kept['reason']}")
+    for kept in result["corrupt_files"]:
+        print(f"{kept['path']}: {kept['reason']}")
     return 0
 
 

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import stat
+import struct
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_file
     Entry,
     LeaseError,
     lease,
+    printable,
     read_all,
     refuse_without_leases,
 )
@@ -58,6 +60,8 @@ PENDING_FILES = 200
 # The kernel's clock for files ticks every 1 to 10 ms: a later write may leave the same time.
 _TICK_NS = 20_000_000
 _BLOCK = 4096
+_LONGEST_NAME = 255
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # How many names of a kind are reported.
 NAMED = 100
 
@@ -80,7 +84,7 @@ class Report:
         """Count a path that something is wrong with, and remember the first ones."""
         self.counts[kind] += 1
         if len(self.names.setdefault(kind, [])) < NAMED:
-            self.names[kind].append({"path": path, "reason": reason})
+            self.names[kind].append({"path": printable(path), "reason": reason})
 
     def add(self, other: dict) -> None:
         """Add what ``as_data`` has returned in another process."""
@@ -92,7 +96,6 @@ class Report:
             mine = self.devices.setdefault(key, Counter())
             extremes = {"largest": max(mine["largest"], counts["largest"]), "available": counts["available"]}
             mine.update(counts)
-            mine.update(Counter())
             mine["largest"], mine["available"] = extremes["largest"], extremes["available"]
         for kind, names in other["names"].items():
             self.names[kind] = (self.names.get(kind, []) + names)[:NAMED]
@@ -134,7 +137,10 @@ class Surveyor:
         report = self._report
         report.counts["names"] += 1
         if entry.name.startswith("."):
-            report.counts["interrupted"] += _series_of(entry) is not None
+            series = _series_of(entry)
+            # A file with both second names is one that was interrupted.
+            alone = entry.name.endswith(REPLACED) or not _exists(f"{entry.name[: -len(RESHAPING)]}{REPLACED}", entry.directory)
+            report.counts["interrupted"] += series is not None and alone
             return
         with self.opened(entry) as judged:
             if judged is None:
@@ -159,7 +165,7 @@ class Surveyor:
 
         The report says why, if it is a whisper file by its name.
         """
-        if not entry.name.endswith(SUFFIX):
+        if not entry.name.endswith(SUFFIX) or entry.is_foreign:
             yield None
             return
         try:
@@ -174,7 +180,12 @@ class Surveyor:
             yield None
             return
         try:
-            yield self._judge(entry, descriptor)
+            try:
+                judged = self._judge(entry, descriptor)
+            except OSError as error:
+                self._report.name("unreadable", entry.path, str(error.strerror))
+                judged = None
+            yield judged
         finally:
             os.close(descriptor)
 
@@ -194,6 +205,9 @@ class Surveyor:
         if metric is None:
             self._report.counts["unnamed"] += 1
             return None
+        if len(os.fsencode(f".{entry.name}{RESHAPING}")) > _LONGEST_NAME:
+            self._report.name("unreadable", entry.path, "its name is too long to be given a second one")
+            return None
         return descriptor, status, header, self._work.rules.shape(metric)
 
     def corrupt(self, entry: Entry, reason: str) -> None:
@@ -205,9 +219,12 @@ class Surveyor:
         if not device:
             room = os.fstatvfs(entry.directory)
             device["available"] = room.f_bavail * room.f_frsize
-        device["growth"] += size - min(status.st_size, status.st_blocks * 512)
-        device["new"] += size
-        device["largest"] = max(device["largest"], size)
+        # A sparse file, or one that the file system compresses, takes the same share of its new size.
+        used = min(status.st_blocks * 512, status.st_size)
+        room_after = -(-size * used // max(status.st_size, 1))
+        device["growth"] += room_after - used
+        device["new"] += room_after
+        device["largest"] = max(device["largest"], room_after)
 
 
 class Reshaper(Surveyor):
@@ -229,15 +246,17 @@ class Reshaper(Surveyor):
         except FileNotFoundError:
             self._report.counts["vanished"] += 1
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 raise NoRoomError(error.strerror) from error
             self._report.name("failed", entry.path, str(error.strerror))
+        except (whisper.WhisperException, struct.error) as error:
+            self._report.name("failed", entry.path, f"whisper does not read it: {error}")
         while self._pending and (self._is_too_much() or self._pending[0].since + GRACE_SECONDS <= time.monotonic()):
             self._settle_one()
 
     def _bring(self, entry: Entry, growing: bool) -> None:
         if entry.name.startswith("."):
-            series = _series_of(entry)
+            series = None if growing else _series_of(entry)
             if series is not None and series.path not in {pending.entry.path for pending in self._pending}:
                 self._recover(series)
             return
@@ -248,8 +267,10 @@ class Reshaper(Surveyor):
             if header.archives != shape.archives:
                 if (_size(shape) > status.st_size) == growing:
                     self._replace(entry, descriptor, header, shape)
-            elif labels_differ(header, shape):
+            elif labels_differ(header, shape) and not growing:
                 whisper.setAggregationMethod(f"/proc/self/fd/{descriptor}", shape.aggregation_method, shape.xfilesfactor)
+                # It has received no point; one that comes just now sets the time again with the next.
+                os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
                 self._report.counts["relabelled"] += 1
 
     def corrupt(self, entry: Entry, reason: str) -> None:
@@ -259,9 +280,15 @@ class Reshaper(Surveyor):
             self._report.counts["set_aside"] += 1
 
     def settle(self) -> None:
-        """Finish what waits for its writers."""
+        """Finish what waits for its writers. Raises ``NoRoomError`` when all that could be finished is."""
+        full = None
         while self._pending:
-            self._settle_one()
+            try:
+                self._settle_one()
+            except NoRoomError as error:
+                full = error
+        if full is not None:
+            raise full
 
     def _is_too_much(self) -> bool:
         return self._pending_bytes > PENDING_BYTES or len(self._pending) > PENDING_FILES
@@ -307,10 +334,16 @@ class Reshaper(Surveyor):
                     if final != pending.snapshot:
                         self._carry_over(pending.entry, pending.old, final, pending.header, pending.snapshot)
             os.unlink(f".{pending.entry.name}{REPLACED}", dir_fd=pending.entry.directory)
-        except LeaseError as error:
-            self._report.name("unsettled", pending.entry.path, str(error))
         except FileNotFoundError:
+            # The series was removed meanwhile.
             self._report.counts["vanished"] += 1
+            _remove(f".{pending.entry.name}{REPLACED}", pending.entry.directory)
+        except (LeaseError, NotWhisperError, whisper.WhisperException, struct.error) as error:
+            self._report.name("unsettled", pending.entry.path, str(error))
+        except OSError as error:
+            if error.errno in FULL:
+                raise NoRoomError(error.strerror) from error
+            self._report.name("unsettled", pending.entry.path, str(error.strerror))
         finally:
             os.close(pending.old)
             os.close(pending.entry.directory)
@@ -318,24 +351,22 @@ class Reshaper(Surveyor):
     def _recover(self, series: Entry) -> None:
         """Finish what a run that was killed has begun with a file."""
         second = f".{series.name}{REPLACED}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f".{series.name}{RESHAPING}", dir_fd=series.directory)
+        begun = _remove(f".{series.name}{RESHAPING}", series.directory)
         try:
             old = Entry(series.directory, second, series.path).open()
         except FileNotFoundError:
+            self._report.counts["recovered"] += begun
             return
+        self._report.counts["recovered"] += 1
         try:
             new = os.stat(series.name, dir_fd=series.directory, follow_symlinks=False)
-        except FileNotFoundError:
-            os.rename(second, series.name, src_dir_fd=series.directory, dst_dir_fd=series.directory)
-            os.close(old)
-            return
-        try:
             if os.fstat(old).st_ino != new.st_ino:
                 with self._without_writers(old):
                     self._carry_over(series, old, read_all(old), read_header(old), None)
             os.unlink(second, dir_fd=series.directory)
-            self._report.counts["recovered"] += 1
+        except FileNotFoundError:
+            # The name was never free; so the series was removed since.
+            _remove(second, series.directory)
         except (LeaseError, NotWhisperError) as error:
             self._report.name("unsettled", series.path, str(error))
         finally:
@@ -395,6 +426,15 @@ def series_path(entry: Entry) -> str:
     return (_series_of(entry) or entry).path
 
 
+def _remove(name: str, directory: int) -> bool:
+    """Remove a name; tell whether it was there."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _exists(name: str, directory: int) -> bool:
     try:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -418,8 +458,7 @@ def _write_successor(entry: Entry, content: bytes, status: os.stat_result) -> No
     """Write the file that will take the place of ``entry``, with the attributes of its ``status``, to the disk."""
     name = f".{entry.name}{RESHAPING}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=entry.directory)
+    _remove(name, entry.directory)
     descriptor = os.open(name, flags, 0o600, dir_fd=entry.directory)
     try:
         if status.st_blocks * 512 < status.st_size:

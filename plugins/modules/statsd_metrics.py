@@ -108,12 +108,13 @@ def main() -> None:
                 if not module.params[kind]:
                     continue
                 held = management.metrics(kind)
-                deleted[kind] = names_of(held, module.params[kind])
                 for name in module.params[kind]:
-                    if names_of(held, [name]) and not module.check_mode:
+                    names = [item for item in names_of(held, [name]) if item not in deleted[kind]]
+                    if names and not module.check_mode:
                         management.delete(kind, name)
+                    deleted[kind] += names
     except ManagementError as error:
-        module.fail_json(msg=f"StatsD: {error}", deleted=deleted)
+        module.fail_json(msg=f"StatsD: {error}", changed=any(deleted.values()), deleted=deleted)
     module.exit_json(
         changed=any(deleted.values()),
         deleted=deleted,

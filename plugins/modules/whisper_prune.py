@@ -18,12 +18,9 @@ description:
     directories. What cannot be read as a whisper file is reported and kept.
 author:
   - metricstack maintainers (@metricstack)
+extends_documentation_fragment:
+  - metricstack.graphite.whisper_tree
 options:
-  directory:
-    description:
-      - Top of the tree of whisper files.
-    type: path
-    default: /var/lib/graphite/whisper
   unused_for:
     description:
       - Time without a point after which a series goes, such as V(90d), in the units of retention strings.
@@ -41,11 +38,6 @@ options:
         module fails, in check mode, too; after an outage of the senders, or with a wrong clock, all of them look unused.
     type: float
     default: 0.5
-  carbon_stopped:
-    description:
-      - Nothing writes to the files. Needed on file systems without leases, such as NFS, where nobody can tell otherwise.
-    type: bool
-    default: false
 attributes:
   check_mode:
     description: Reports what would go; changes nothing.
@@ -53,8 +45,6 @@ attributes:
   diff_mode:
     description: Shows the series that go, the first 100 by name.
     support: full
-requirements:
-  - whisper (Python library, package python3-whisper), for the host's Python
 notes:
   - Run it as root or as the owner of the files.
   - A series that gets a point in the moment in which it would go, or that somebody reads then, is kept.
@@ -127,27 +117,32 @@ links:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import TREE_ARGUMENT_SPEC
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_prune import PruneError, prune
+
+
+def is_change(result: dict) -> bool:
+    """Tell whether anything is, or in check mode would be, other than before."""
+    return any(result.get(name) for name in ("pruned", "directories", "restored"))
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
+            **TREE_ARGUMENT_SPEC,
             "unused_for": {"type": "str", "required": True},
             "archive_directory": {"type": "path"},
             "max_share": {"type": "float", "default": 0.5},
-            "carbon_stopped": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     try:
         result = prune(**module.params, check=module.check_mode)
     except PruneError as error:
-        module.fail_json(msg=f"{error}.", **error.result)
+        module.fail_json(msg=f"{error}.", changed=is_change(error.result), **error.result)
     gone = result["metrics"] + [f"and {more} more" for more in [result["pruned"] - len(result["metrics"])] if more]
     module.exit_json(
-        changed=bool(result["pruned"] or result["directories"] or result["restored"]),
+        changed=is_change(result),
         diff={"before": "".join(f"{name}\n" for name in gone), "after": ""},
         **result,
     )

@@ -19,12 +19,9 @@ description:
     whole, either as it was or as it should be, and the next one goes on.
 author:
   - metricstack maintainers (@metricstack)
+extends_documentation_fragment:
+  - metricstack.graphite.whisper_tree
 options:
-  directory:
-    description:
-      - Top of the tree. It may be a link; a link below it is never followed.
-    type: path
-    default: /var/lib/graphite/whisper
   conf_directory:
     description:
       - Where C(storage-schemas.conf) and C(storage-aggregation.conf) are, for rules that are not given. Without the latter,
@@ -37,11 +34,11 @@ options:
     type: list
     elements: dict
     suboptions:
-      name:
+      name: &name
         description: Name of the rule.
         type: str
         required: true
-      pattern:
+      pattern: &pattern
         description: Regular expression, searched for in the metric's name.
         type: str
         required: true
@@ -55,14 +52,8 @@ options:
     type: list
     elements: dict
     suboptions:
-      name:
-        description: Name of the rule.
-        type: str
-        required: true
-      pattern:
-        description: Regular expression, searched for in the metric's name.
-        type: str
-        required: true
+      name: *name
+      pattern: *pattern
       xfilesfactor:
         description: Share of the finer points that must have a value, from 0 to 1; if left out, 0.5.
         type: float
@@ -76,17 +67,17 @@ options:
         C(NAME.wsp.corrupt-TIME), so that carbon creates it anew. Carbon cannot write to such a file, for ever.
     type: bool
     default: false
-  carbon_stopped:
-    description:
-      - Says that nothing else writes to the files. Needed on file systems without leases, such as NFS; elsewhere leases tell
-        what carbon is doing.
-    type: bool
-    default: false
   processes:
     description:
-      - How many processes share the work; V(0) is one for each core.
+      - How many processes share the work, at most V(64); V(0) is one for each core.
     type: int
     default: 0
+  lock_timeout:
+    description:
+      - Seconds to wait for the end of another run of this module or of M(metricstack.graphite.whisper_prune) on the same
+        directory.
+    type: int
+    default: 300
 attributes:
   check_mode:
     description: Reports what differs, for each rule, and the room that the change needs; changes nothing.
@@ -95,7 +86,8 @@ attributes:
     description: Shows what the series of each rule have and what they will have.
     support: full
 notes:
-  - Needs the C(whisper) library on the host, which carbon's package brings along.
+  - Run it as root, or as the user that the files belong to.
+  - One file after the other is in memory, in each process, with some twenty times its size.
   - A file with the points of another one in its place needs room for the new ones beside the old ones, for about a second. The
     module does not start if the file system has too little, and ends without loss if it fills up meanwhile.
   - Progress goes to the host's system log every ten seconds.
@@ -128,6 +120,14 @@ relabelling:
   type: int
 reshaped:
   description: Number of files that were replaced.
+  returned: success
+  type: int
+relabelled:
+  description: Number of files whose xFilesFactor or aggregation method was changed.
+  returned: success
+  type: int
+set_aside:
+  description: Number of files that were set aside.
   returned: success
   type: int
 carried_over:
@@ -202,16 +202,28 @@ in_creation:
   returned: success
   type: int
 unreadable:
-  description: Number of files that could not be opened.
+  description: Number of files and directories that could not be read, or whose name is too long to be given a second one.
   returned: success
   type: int
+unreadable_files:
+  description: The first hundred of them.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: Path in the tree.
+      type: str
+    reason:
+      description: Why not.
+      type: str
 recovered:
   description: Number of files that an interrupted run had begun with and this one has finished; in check mode, would finish.
   returned: success
   type: int
 failures:
   description: The first hundred files that could not be brought to the rules.
-  returned: if there is one
+  returned: failure, if there are such files
   type: list
   elements: dict
   contains:
@@ -244,6 +256,8 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rule
     read_schemas,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import (
+    TREE_ARGUMENT_SPEC,
+    Entry,
     LeaseError,
     TreeBusyError,
     locked,
@@ -285,7 +299,7 @@ class Retention:
         def work(worker: Worker) -> dict:
             report = Report()
             surveyor = Surveyor(self._work, report)
-            for entry in self._share(worker):
+            for entry in self._share(worker, report):
                 surveyor.survey(entry)
                 worker.count()
             return report.as_data()
@@ -304,16 +318,19 @@ class Retention:
             reason = None
             try:
                 for growing in passes:
-                    for entry in self._share(worker):
+                    for entry in self._share(worker, report):
                         reshaper.bring(entry, growing)
                         worker.count()
             except StoppedError:
                 pass
             except (NoRoomError, LeaseError) as error:
-                worker.stop_all()
                 reason = str(error)
-            finally:
+            try:
                 reshaper.settle()
+            except NoRoomError as error:
+                reason = str(error)
+            if reason:
+                worker.stop_all()
             return {**report.as_data(), "reason": reason}
 
         total = found.counts["names"] * len(passes)
@@ -327,10 +344,15 @@ class Retention:
             # What is replaced stays for a second beside what replaces it.
             meanwhile = min(device["new"], self._processes * (PENDING_BYTES + device["largest"]))
             rooms.append((max(device["growth"], 0) + meanwhile, device["available"]))
-        return max(rooms, key=lambda room: room[0] - room[1], default=(0, 0))
+        top = os.fstatvfs(self._top)
+        return max(rooms, key=lambda room: room[0] - room[1], default=(0, top.f_bavail * top.f_frsize))
 
-    def _share(self, worker: Worker):
-        for entry in walk(self._top):
+    def _share(self, worker: Worker, report: Report):
+        def unreadable(directory: Entry) -> None:
+            if worker.index == 0:
+                report.name("unreadable", directory.path, "a directory that cannot be read, or that is too deep")
+
+        for entry in walk(self._top, unreadable=unreadable):
             if zlib.crc32(os.fsencode(series_path(entry))) % worker.processes == worker.index:
                 yield entry
 
@@ -387,7 +409,10 @@ def as_result(found: Report) -> dict:
             }
             for name, rule in sorted(found.rules.items())
         ],
+        "relabelled": 0,
+        "set_aside": 0,
         "corrupt_files": found.names.get("corrupt", []),
+        "unreadable_files": found.names.get("unreadable", []),
         **{name: found.counts[name] for name in ("corrupt", "links", "unnamed", "vanished", "in_creation", "unreadable")},
         "recovered": found.counts["interrupted"],
     }
@@ -410,7 +435,7 @@ def main() -> None:
     rule_spec = {"name": {"type": "str", "required": True}, "pattern": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec={
-            "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
+            **TREE_ARGUMENT_SPEC,
             "conf_directory": {"type": "path", "default": "/etc/carbon"},
             "storage_schemas": {
                 "type": "list",
@@ -427,20 +452,20 @@ def main() -> None:
                 },
             },
             "set_aside_corrupt": {"type": "bool", "default": False},
-            "carbon_stopped": {"type": "bool", "default": False},
             "processes": {"type": "int", "default": 0},
+            "lock_timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )
     if WHISPER_ERROR:
         module.fail_json(msg=missing_required_lib("whisper"), exception=WHISPER_ERROR)
-    if module.params["processes"] < 0:
-        module.fail_json(msg=f"processes is {module.params['processes']}; give a number of processes, or 0 for one for each core.")
+    if not 0 <= module.params["processes"] <= 64:
+        module.fail_json(msg=f"processes is {module.params['processes']}; give a number from 1 to 64, or 0 for one for each core.")
     rules = load_rules(module)
     directory = module.params["directory"]
     try:
         top = open_tree(directory)
-        with contextlib.nullcontext() if module.check_mode else locked(top):
+        with contextlib.nullcontext() if module.check_mode else locked(top, module.params["lock_timeout"]):
             run(module, rules, top)
     except TreeBusyError:
         module.fail_json(msg=f"Another run is at work on {directory}; wait for its end.")
@@ -464,7 +489,7 @@ def run(module: AnsibleModule, rules: StorageRules, top: int) -> None:
     if module.check_mode or not todo:
         module.exit_json(changed=todo > 0, **result)
     done, reasons = retention.bring(found)
-    result.update({name: done.counts[name] for name in ("reshaped", "recovered", "carried_over")})
+    result.update({name: done.counts[name] for name in ("reshaped", "relabelled", "recovered", "carried_over", "set_aside")})
     failures = done.names.get("failed", []) + done.names.get("unsettled", [])
     changed = any(done.counts[name] for name in ("reshaped", "relabelled", "recovered", "set_aside"))
     if reasons:

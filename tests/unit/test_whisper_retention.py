@@ -9,6 +9,7 @@ import fcntl
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -144,11 +145,12 @@ def test_check_mode_reports_and_the_second_run_finds_nothing(bring, tmp_path):
 
 def test_another_aggregation_alone_leaves_the_points_where_they_are(bring, tmp_path):
     path = make(tmp_path / "load" / "m.wsp", NEW, [[(int(time.time()) - 100, 1.0)]])
+    os.utime(path, (1, 1_100_000_000))
     number = path.stat().st_ino
     rules = [{"name": "a", "pattern": "load", "xfilesfactor": 0.1, "aggregation_method": "max"}]
     result = bring(storage_aggregations=rules)
     assert (result["changed"], result["relabelling"], result["reshaped"]) == (True, 1, 0)
-    assert path.stat().st_ino == number
+    assert (path.stat().st_ino, path.stat().st_mtime) == (number, 1_100_000_000)
     assert whisper.info(str(path))["aggregationMethod"] == "max"
     assert not bring(storage_aggregations=rules)["changed"]
 
@@ -185,6 +187,67 @@ def test_what_is_no_whisper_file_is_reported_and_set_aside_on_request(bring, tmp
     assert sorted(path.name for path in (tmp_path / "load").glob("*.wsp")) == ["being_made.wsp", "good.wsp"]
     assert len(list((tmp_path / "load").glob("*.wsp.corrupt-*"))) == 3
     assert not bring(set_aside_corrupt=True)["changed"]
+
+
+def damaged(content, position, value):
+    return content[:position] + struct.pack("!L", value) + content[position + 4 :]
+
+
+def test_one_damaged_header_is_reported_and_does_not_stop_the_others(bring, tmp_path):
+    good = [make(tmp_path / "load" / f"m{index}.wsp") for index in range(3)]
+    content = good[0].read_bytes()
+    damages = {
+        "offset": damaged(content, 16, 2**31),
+        "overlap": damaged(content, 28, 52),
+        "step": damaged(content, 20, 61),
+        "retention": damaged(content, 4, 60),
+        "number": damaged(content, 12, 2**32 - 1),
+        "none": damaged(content, 12, 0),
+    }
+    for name, damage in damages.items():
+        path = tmp_path / "load" / f"{name}.wsp"
+        path.write_bytes(damage)
+        os.utime(path, (1, 1))
+    odd = os.fsencode(tmp_path / "load") + b"/odd\xff.wsp"
+    with open(odd, "wb") as stream:
+        stream.write(b"noise" * 100)
+    os.utime(odd, (1, 1))
+    result = bring()
+    assert result["reshaped"] == 3
+    assert {item["path"] for item in result["corrupt_files"]} == {*(f"load/{name}.wsp" for name in damages), "load/odd\\xff.wsp"}
+    assert [archives_of(path) for path in good] == [NEW] * 3
+
+
+def test_names_that_leave_no_room_for_a_second_one_are_left_alone(bring, tmp_path):
+    path = make(tmp_path / "load" / f"{'x' * 248}.wsp")
+    result = bring()
+    assert (result["unreadable"], result["changed"]) == (1, False)
+    assert "too long" in result["unreadable_files"][0]["reason"]
+    assert archives_of(path) == OLD
+
+
+def test_a_tree_of_any_depth_is_walked(bring, tmp_path):
+    top = directory = tmp_path / "load"
+    with contextlib.chdir(tmp_path) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
+        directory.mkdir()
+        descriptor = os.open(directory, os.O_RDONLY)
+        for _level in range(1200):
+            os.mkdir("d", dir_fd=descriptor)
+            below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        source = make(tmp_path / "source" / "m.wsp")
+        os.link(source, "m.wsp", dst_dir_fd=descriptor)
+        source.unlink()
+        os.close(descriptor)
+    assert bring()["reshaped"] == 1
+    subprocess.run(["rm", "-rf", top], check=True)
+
+
+def test_hidden_directories_are_left_alone(bring, tmp_path):
+    for name in (".snapshot/load", "load/.git", "lost+found"):
+        make(tmp_path / name / "m.wsp")
+    assert bring()["series"] == 0
 
 
 def test_links_are_not_followed(bring, tmp_path):
@@ -258,6 +321,13 @@ def test_a_change_that_the_disk_could_not_take_does_not_start(bring, tmp_path):
         assert not result["changed"]
         assert f"needs {result['bytes_needed']} bytes" in result["msg"]
         assert {tuple(archives_of(path)) for path in paths} == {((60, 1440),)}
+
+
+def test_sparse_files_need_the_room_that_they_take(bring, tmp_path):
+    with file_system(tmp_path / "small", 8) as small:
+        for index in range(40):
+            make(small / "load" / f"m{index}.wsp", [(60, 1440 * 30)], sparse=True)
+        assert bring(directory=str(small))["reshaped"] == 40
 
 
 REPLACE = """
@@ -350,8 +420,8 @@ def test_the_next_run_finishes_what_a_kill_has_left(bring, tmp_path, to_old, to_
     moment = int(time.time()) // 60 * 60 - 120
     path = make(tmp_path / "load" / "m.wsp", points=[[(moment, 1.0)]])
     killed_between(path, *([(moment + offset, value) for offset, value in points] for points in (to_old, to_new)), moment)
-    assert bring("--check")["changed"]
-    assert bring()["recovered"] >= 1
+    checked, done = bring("--check"), bring()
+    assert (checked["changed"], checked["recovered"], done["changed"], done["recovered"]) == (True, 1, True, 1)
     assert known(values_of(path, 10, 600)) == {moment + offset: value for offset, value in expected.items()}
     assert [item.name for item in path.parent.iterdir()] == ["m.wsp"]
     assert not bring()["changed"]
@@ -390,7 +460,7 @@ def test_two_runs_do_not_meet(run_module, bring, tmp_path):
     make(tmp_path / "load" / "m.wsp")
     top = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(top, fcntl.LOCK_EX)
-    result = bring()
+    result = bring(lock_timeout=1)
     assert not result["changed"]
     assert "Another run" in result["msg"]
     os.close(top)
