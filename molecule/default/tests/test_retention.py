@@ -7,13 +7,11 @@ from __future__ import annotations
 import re
 import time
 
-from conftest import values
+import yaml
+from conftest import ROOT, values
 
-SCHEMAS = [
-    {"name": "carbon", "pattern": r"^carbon\.", "retentions": "60s:90d"},
-    {"name": "stats", "pattern": r"^stats\.", "retentions": "10s:6h,1m:7d,10m:180d"},
-    {"name": "default", "pattern": ".*", "retentions": "60s:1d,5m:30d,1h:3y"},
-]
+INVENTORY = ROOT / "molecule" / "shared" / "inventory" / "group_vars" / "all.yml"
+SCHEMAS = yaml.safe_load(INVENTORY.read_text())["carbon_cache_storage_schemas"]
 
 
 def archives(host, metric):
@@ -29,14 +27,14 @@ def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, ho
     rules = [{**rule, "retentions": "10s:1h,1m:2d"} if rule["name"] == "stats" else rule for rule in SCHEMAS]
     status, output = playbook("carbon.yml", {"carbon_cache_storage_schemas": rules})
     assert status == 0, output
-    assert re.search(r"of rule stats have 10s:6h,1m:1w,10m:180d", " ".join(output.split())), output
-    assert archives(host, series) == [("10", "2160"), ("60", "10080"), ("600", "25920")]
+    assert re.search(r"of rule stats have 10s:6h,1m:6d,10m:180d", " ".join(output.split())), output
+    assert archives(host, series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
     reshaping = {"carbon_cache_storage_schemas": rules, "carbon_cache_existing_data": "reshape"}
     status, output = playbook("carbon.yml", reshaping, check=True)
     assert status == 0, output
-    assert re.search(r"^-stats: \d+ series 10s:6h,1m:1w,10m:180d$", output, re.MULTILINE), output
+    assert re.search(r"^-stats: \d+ series 10s:6h,1m:6d,10m:180d$", output, re.MULTILINE), output
     assert re.search(r"^\+stats: \d+ series 10s:1h,1m:2d$", output, re.MULTILINE), output
-    assert archives(host, series) == [("10", "2160"), ("60", "10080"), ("600", "25920")]
+    assert archives(host, series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
     status, output = playbook("carbon.yml", reshaping)
     assert status == 0, output
     assert archives(host, series) == [("10", "360"), ("60", "2880")]
@@ -96,5 +94,7 @@ def test_no_point_is_lost_that_arrives_while_files_are_replaced(playbook, host, 
     found = wait_until(lambda: re.match(r"(\d+) 0 \[\] (.*)", run_python(LOST)), message="points are missing", timeout=20, interval=3)
     assert int(found[1]) > 30000
     assert found[2] == "[((10, 2160), (60, 8640), (600, 8640))]"
-    status, output = playbook("carbon.yml", {"carbon_cache_existing_data": "ignore"})
+    # Back to the inventory's rules, of which a run makes sure that carbon has read them.
+    status, output = playbook("carbon.yml", {"carbon_cache_existing_data": "reshape"})
     assert status == 0, output
+    assert run_python(LOST).endswith("[((60, 1440), (300, 8640), (3600, 26280))]\n")
