@@ -9,6 +9,7 @@ An archive holds ``whisper/``, ``database/copy``, ``configuration/`` with paths 
 from __future__ import annotations
 
 import collections
+import errno
 import grp
 import io
 import itertools
@@ -16,6 +17,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import stat
 import tarfile
 import time
@@ -163,12 +165,14 @@ class WhisperCopy:
         """Raises ``LeaseError``."""
         stream.add_directory(WHISPER, os.fstat(self._top))
         waiting: collections.deque[tuple[float, list[Opened], dict]] = collections.deque()
+        # As many as may be open, beside those of the walk itself.
+        most = max(1, min(WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // BATCH - 2))
         try:
             for batch in self._batches():
                 # First the cache, then the files: a point is in the one or in the other.
                 answers = self._ask([item.metric for item in batch if item.metric])
                 waiting.append((time.monotonic(), batch, answers))
-                while waiting and (len(waiting) == WAITING or time.monotonic() - waiting[0][0] >= LAG):
+                while waiting and (len(waiting) >= most or time.monotonic() - waiting[0][0] >= LAG):
                     self._write_batch(stream, waiting)
             while waiting:
                 self._write_batch(stream, waiting)
@@ -199,7 +203,10 @@ class WhisperCopy:
                 continue
             try:
                 descriptor = _open(entry)
-            except OSError:  # a link, or it has gone
+            except OSError as error:
+                # A link, a socket, or it has gone; what cannot be read otherwise must not be left out in silence.
+                if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOENT):
+                    raise
                 self._note(self.skipped, entry.path)
                 continue
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -234,17 +241,20 @@ class WhisperCopy:
             for path, status in item.directories:
                 stream.add_directory(f"{WHISPER}/{path}", status)
             status = os.fstat(item.descriptor)
-            content = self._read(item.descriptor)
+            content = self._read(item)
             stream.add(f"{WHISPER}/{item.path}", self._completed(item, content, answers.get(item.metric or "")), status)
             os.close(item.descriptor)
             del batch[0]
         waiting.popleft()
 
-    def _read(self, descriptor: int) -> bytes:
+    def _read(self, item: Opened) -> bytes:
         if not self._leases:
-            return _whisper_files.read_all(descriptor)
-        with _whisper_files.lease(descriptor):
-            return _whisper_files.read_all(descriptor)
+            return _whisper_files.read_all(item.descriptor)
+        try:
+            with _whisper_files.lease(item.descriptor):
+                return _whisper_files.read_all(item.descriptor)
+        except _whisper_files.LeaseTimeoutError as error:
+            raise _whisper_files.LeaseTimeoutError(f"{_whisper_files.printable(item.path)}: {error}") from error
 
     def _completed(self, item: Opened, content: bytes, points: list[tuple[int, float]] | None) -> bytes:
         try:
@@ -264,7 +274,7 @@ class WhisperCopy:
     @staticmethod
     def _note(names: list[str], path: str) -> None:
         if len(names) < 20:
-            names.append(path)
+            names.append(_whisper_files.printable(path))
 
 
 def newer_series(top: int, since: float, own: list[re.Pattern]) -> Iterator[str]:
@@ -280,14 +290,15 @@ def newer_series(top: int, since: float, own: list[re.Pattern]) -> Iterator[str]
             status = os.fstat(descriptor)
             # What was not written since has no point since.
             if stat.S_ISREG(status.st_mode) and status.st_mtime >= since and _may_be_newer(descriptor, since):
-                yield entry.path
+                yield _whisper_files.printable(entry.path)
         finally:
             os.close(descriptor)
 
 
 def _may_be_newer(descriptor: int, since: float) -> bool:
     try:
-        return newest_point(_whisper_files.read_all(descriptor), read_header(descriptor)) > since
+        header = read_header(descriptor)
+        return newest_time(os.pread(descriptor, header.archives[0].points * POINT_BYTES, header.offsets[0])) > since
     except NotWhisperError:
         return True
 

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from typing import IO, NamedTuple
@@ -26,6 +27,7 @@ UNFINISHED = ".unfinished"
 CHUNKER = "fixed,65536"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 _TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+_UNFINISHED_NAME = re.compile("-" + _TIME_PATTERN + re.escape(UNFINISHED) + r"\.\d+(\.checkpoint\w*)?\Z")
 
 
 class BackupError(Exception):
@@ -80,7 +82,16 @@ class Backups:
         return made
 
     def release(self) -> None:
-        """Remove a lock of Borg's. Nobody can hold it: each Borg that these modules start holds the lock of the directory."""
+        """Remove a lock of Borg's that a run of this host has left.
+
+        No run can hold it: each Borg that these modules start holds the lock of the directory. Raises ``BackupError`` if the
+        lock is another host's.
+        """
+        place = os.path.join(self.repository, "lock.exclusive")
+        holders = os.listdir(place) if os.path.isdir(place) else []
+        others = sorted({holder.partition("@")[0] for holder in holders} - {socket.getfqdn(), socket.gethostname()})
+        if others:
+            raise BackupError(f"{self.repository} is locked by {', '.join(others)}; give each host a directory of its own")
         self._run("break-lock", self.repository)
 
     def archives(self, host: str) -> list[Archive]:
@@ -94,9 +105,8 @@ class Backups:
         return sorted({match.group(1) for item in self._list() if (match := pattern.fullmatch(item["name"]))})
 
     @contextlib.contextmanager
-    def write(self, host: str, begin: float) -> Iterator[IO[bytes]]:
-        """Take a tar stream for a new backup; keep it if the block ends without an error, and forget those that never ended."""
-        name = f"{archive_host(host)}-{datetime.datetime.fromtimestamp(begin, datetime.timezone.utc).strftime(_TIME)}"
+    def write(self, name: str) -> Iterator[IO[bytes]]:
+        """Take a tar stream for a new backup; keep it if the block ends without an error."""
         unfinished = f"{name}{UNFINISHED}.{os.getpid()}"
         command = ["import-tar", "--chunker-params", CHUNKER, f"{self.repository}::{unfinished}", "-"]
         with self._start(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -114,7 +124,10 @@ class Backups:
                 raise
             _check(process, "import-tar")
         self._run("rename", f"{self.repository}::{unfinished}", name)
-        others = [item["name"] for item in self._list() if UNFINISHED in item["name"] or item["name"].endswith(".checkpoint")]
+
+    def forget_unfinished(self) -> None:
+        """Remove the backups that never ended."""
+        others = [item["name"] for item in self._list() if _UNFINISHED_NAME.search(item["name"])]
         if others:
             self._run("delete", self.repository, *others)
             self._run("compact", self.repository)
@@ -137,7 +150,8 @@ class Backups:
         command = ["extract", f"{self.repository}::{archive.name}", *paths]
         # By descriptor: whoever owns the directory above could put another in its place.
         with self._start(command, stderr=subprocess.PIPE, preexec_fn=lambda: os.fchdir(target)) as process:
-            _check(process, "extract")
+            # Also for a warning: a file of which the disk took a part only is one.
+            _check(process, "extract", warnings=False)
 
     def size(self) -> int:
         """Return the bytes that the repository takes."""
@@ -181,15 +195,19 @@ def opened(directory: str, passphrase: str | None) -> Iterator[Backups]:
         os.close(descriptor)
 
 
+def archive_name(host: str, begin: float) -> str:
+    """Return the name of the backup of a host that begins at this time."""
+    return f"{archive_host(host)}-{datetime.datetime.fromtimestamp(begin, datetime.timezone.utc).strftime(_TIME)}"
+
+
 def archive_host(host: str) -> str:
     """Return a host's name as it stands in the names of archives."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", host)
 
 
-def _check(process: subprocess.Popen, command: str) -> bytes:
+def _check(process: subprocess.Popen, command: str, warnings: bool = True) -> bytes:
     output, errors = process.communicate()
-    # 1 is a warning, such as that a file system does not take an attribute.
-    if process.returncode not in (0, 1):
+    if process.returncode not in ((0, 1) if warnings else (0,)):
         words = errors.decode("utf-8", "replace").strip()
         # Where it did not expect an error, Borg shows a traceback and much about itself around the one line that says what it is.
         exceptions = re.findall(r"(?m)^(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*", words.partition("Traceback")[2])

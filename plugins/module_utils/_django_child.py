@@ -19,6 +19,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import traceback
 from contextlib import closing
 from urllib.parse import urlencode
@@ -169,8 +170,14 @@ def put_back(backup: str, path: str) -> str:
 
 def copy_database(source: str, target: str) -> None:
     """Copy with SQLite's online backup, which is consistent while others read and write either file."""
+    deadline = time.monotonic() + 60
+
+    def give_up(_status: int, _remaining: int, _total: int) -> None:
+        if time.monotonic() > deadline:
+            raise sqlite3.OperationalError("the database is locked for longer than 60 s")
+
     with closing(sqlite3.connect(source, timeout=60)) as old, closing(sqlite3.connect(target, timeout=60)) as new:
-        old.backup(new)
+        old.backup(new, progress=give_up)
 
 
 def refuse_damage(path: str) -> None:

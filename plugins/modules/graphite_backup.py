@@ -259,7 +259,8 @@ def back_up(module: AnsibleModule) -> dict:
     with _borg.opened(directory, module.params["passphrase"]) as backups:
         backups.prepare()
         begin = time.time()
-        with backups.write(host, begin) as target:
+        name = _borg.archive_name(host, begin)
+        with backups.write(name) as target:
             stream = _backup.Stream(target)
             manifest = {
                 "host": host,
@@ -272,9 +273,18 @@ def back_up(module: AnsibleModule) -> dict:
             }
             stream.add(_backup.MANIFEST, _backup.manifest_bytes(manifest))
             stream.close()
-        removed = backups.prune(host, keep) if keep else []
+        try:
+            backups.forget_unfinished()
+            removed = backups.prune(host, keep) if keep else []
+        except (_borg.BackupError, OSError) as error:
+            module.fail_json(
+                msg=f"{name} was made, but what is not to be kept could not be removed: {error}",
+                changed=True,
+                archive=name,
+                manifest=manifest,
+            )
         return {
-            "archive": backups.archives(host)[-1].name,
+            "archive": name,
             "manifest": manifest,
             "repository_bytes": backups.size(),
             "removed": removed,
@@ -305,6 +315,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         result = back_up(module)
+    except _whisper_files.LeaseTimeoutError as error:
+        module.fail_json(
+            msg=f"There is no new backup, and those before are as they were: {error}. Find out who writes to it, and run again."
+        )
     except _whisper_files.LeaseError as error:
         module.fail_json(
             msg=f"whisper_directory is {module.params['whisper_directory']}: {error}. A file could be copied while carbon writes to it."

@@ -167,7 +167,10 @@ class Restore:
         self._module = module
         self._backups = backups
         self.archive = archive
-        self.manifest = json.loads(backups.read(archive, _backup.MANIFEST))
+        try:
+            self.manifest = json.loads(backups.read(archive, _backup.MANIFEST))
+        except ValueError as error:
+            raise BackupError(f"{archive.name} has no {_backup.MANIFEST}; it is none of graphite_backup's") from error
         self.aside: dict[str, str] = {}
         self._stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self._whisper = os.path.realpath(module.params["whisper_directory"]) if module.params["whisper_directory"] else None
@@ -211,8 +214,9 @@ class Restore:
         try:
             reply = Application(self._module).ask("read_names")
         except ApplicationError as error:
-            # A damaged database is a reason to restore one.
-            if error.kind in ("no_schema", "database") or (error.kind == "not_installed" and self._module.check_mode):
+            # A damaged database is a reason to restore one; one that does not answer may hold anything.
+            damaged = error.kind == "database" and re.search("malformed|not a database", str(error))
+            if error.kind == "no_schema" or damaged or (error.kind == "not_installed" and self._module.check_mode):
                 return {"users": [], "dashboards": []}
             raise
         if reply["vendor"] != self.manifest["database"]["vendor"]:
@@ -355,11 +359,12 @@ def _content(path: str) -> bytes:
         return stream.read()
 
 
-def choose(backups: Backups, host: str, name: str | None) -> Archive:
+def choose(backups: Backups, host: str, name: str | None, check_mode: bool) -> Archive:
     """Return the backup of this name, or the newest of the host. Raises ``BackupError``."""
     if not backups.exists:
         raise BackupError(f"{backups.repository} does not exist; bring the backups there")
-    backups.release()
+    if not check_mode:
+        backups.release()
     archives = backups.archives(host)
     if name is None and archives:
         return archives[-1]
@@ -371,9 +376,12 @@ def choose(backups: Backups, host: str, name: str | None) -> Archive:
     raise BackupError(f"{backups.repository} has no backup of {host}, but of {', '.join(backups.hosts()) or 'nobody'}")
 
 
-def restore(module: AnsibleModule) -> dict:
+def restore(module: AnsibleModule, aside: dict[str, str]) -> dict:
     with _borg.opened(module.params["directory"], module.params["passphrase"]) as backups:
-        work = Restore(module, backups, choose(backups, module.params["host"] or platform.node(), module.params["archive"]))
+        work = Restore(
+            module, backups, choose(backups, module.params["host"] or platform.node(), module.params["archive"], module.check_mode)
+        )
+        work.aside = aside
         work.refuse_impossible()
         newer = work.newer()
         if newer and not module.params["force"]:
@@ -414,17 +422,23 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if module.check_mode and not (shutil.which("borg") and os.path.isdir(module.params["directory"])):
-        module.warn(f"Cannot look for backups before borgbackup is installed and {module.params['directory']} exists")
+    if module.check_mode and not (shutil.which("borg") and os.path.isdir(os.path.join(module.params["directory"], "repository"))):
+        module.warn(f"Cannot look for backups before borgbackup is installed and {module.params['directory']} has some")
         module.exit_json(changed=True, archive=None, manifest=None, newer=[], aside={}, configuration=None)
+    aside: dict[str, str] = {}
+
+    def fail(message: str, **details: object) -> None:
+        done = "".join(f" {name} is restored already; what was there before is {path}." for name, path in aside.items())
+        module.fail_json(msg=message + done, changed=bool(aside), aside=aside, **details)
+
     try:
-        result = restore(module)
+        result = restore(module, aside)
     except _whisper_files.TreeBusyError:
-        module.fail_json(msg=f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
+        fail(f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
     except ApplicationError as error:
-        module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
+        fail(f"graphite-web: {error}", kind=error.kind, stderr=error.output)
     except (BackupError, OSError) as error:
-        module.fail_json(msg=f"Not restored: {error}")
+        fail(f"Not restored: {error}")
     module.exit_json(changed=True, **result)
 
 

@@ -534,3 +534,42 @@ def test_check_mode_makes_nothing(host):
     assert not host.backups.exists()
     assert host.restore("--check")["changed"]
     assert "does not exist" in host.restore()["msg"] or "No such file" in host.restore()["msg"]
+
+
+def test_a_repository_that_another_host_uses_is_left_alone(host):
+    host.back_up()
+    lock = host.backups / "repository" / "lock.exclusive"
+    lock.mkdir()
+    (lock / "elsewhere.example.org@12345.67-0").touch()
+    result = host.back_up()
+    assert "locked by elsewhere.example.org" in result["msg"]
+    assert (lock / "elsewhere.example.org@12345.67-0").exists()
+
+
+def test_names_that_look_unfinished_and_paths_that_are_no_text(host):
+    with open(os.fsencode(host.whisper) + b"/odd\xff.wsp", "wb") as stream:
+        stream.write(b"noise")
+    first = host.back_up(host="a.unfinished")
+    assert first["archive"] in host.names()
+    assert first["manifest"]["whisper"]["damaged"] == ["odd\\xff.wsp"]
+    second = host.back_up(host="b")
+    assert {first["archive"], second["archive"]} <= set(host.names())
+
+
+def test_a_disk_that_takes_a_part_of_the_tree_leaves_the_one_that_was_there(host):
+    host.back_up()
+    before = host.contents()
+    aside = host.root / "aside"
+    host.whisper.rename(aside)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=9", "tmpfs", host.root / "data"], check=True)
+    try:
+        target = host.root / "data" / "whisper"
+        target.mkdir()
+        result = host.restore(whisper_directory=str(target), database=False, force=True)
+        assert "Not restored" in result["msg"]
+        assert sorted(item.name for item in (host.root / "data").iterdir()) in ([".graphite-restore", "whisper"], ["whisper"])
+        assert list(target.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", host.root / "data"], check=True)
+    aside.rename(host.whisper)
+    assert host.contents() == before
