@@ -363,7 +363,7 @@ class Retention:
         return report
 
     def _log(self, text: str) -> None:
-        self._module.log(f"whisper_retention: {text}")
+        self._module.log(text)
 
 
 def load_rules(module: AnsibleModule) -> StorageRules:
