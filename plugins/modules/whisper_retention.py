@@ -178,9 +178,9 @@ corrupt_files:
   returned: success
   type: list
   elements: dict
-  contains:
+  contains: &named
     path:
-      description: Path of the file in the tree.
+      description: Path in the tree.
       type: str
     reason:
       description: What is wrong with it.
@@ -210,13 +210,7 @@ unreadable_files:
   returned: success
   type: list
   elements: dict
-  contains:
-    path:
-      description: Path in the tree.
-      type: str
-    reason:
-      description: Why not.
-      type: str
+  contains: *named
 recovered:
   description: Number of files that an interrupted run had begun with and this one has finished; in check mode, would finish.
   returned: success
@@ -226,13 +220,7 @@ failures:
   returned: failure, if there are such files
   type: list
   elements: dict
-  contains:
-    path:
-      description: Path of the file in the tree.
-      type: str
-    reason:
-      description: Why not.
-      type: str
+  contains: *named
 """
 
 import contextlib
