@@ -431,8 +431,11 @@ def test_a_kill_at_any_moment_loses_nothing(bring, tmp_path):
     chance = random.Random(1)
     begun = 0
     for _round in range(4):
+        size = sum(path.stat().st_size for path in paths)
         with subprocess.Popen([sys.executable, "-c", REPLACE, tmp_path], env=in_tree()) as run:
-            time.sleep(0.25 + chance.random() * 0.3)
+            while run.poll() is None and sum(path.stat().st_size for path in paths) == size:
+                time.sleep(0.005)
+            time.sleep(chance.random() * 0.2)
             run.send_signal(signal.SIGKILL)
         begun += len(list((tmp_path / "load").glob(".*.replaced")))
         for index, path in enumerate(paths):
