@@ -86,7 +86,7 @@ class Stream:
     """Writes a backup as a tar stream. Memory is that of a few batches, whatever the number of files."""
 
     def __init__(self, target: IO[bytes]) -> None:
-        self._tar = tarfile.open(fileobj=target, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20, errors="surrogateescape")  # noqa: SIM115
+        self._tar = tarfile.open(fileobj=target, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20, errors="surrogateescape")  # noqa: SIM115  # close() closes it
         self._names: dict[tuple[str, int], str] = {}
 
     def close(self) -> None:
@@ -202,7 +202,7 @@ class WhisperCopy:
                 self._note(self.skipped, entry.path)
                 continue
             try:
-                descriptor = _open(entry)
+                descriptor = entry.open()
             except OSError as error:
                 # A link, a socket, or it has gone; what cannot be read otherwise must not be left out in silence.
                 if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOENT):
@@ -301,18 +301,6 @@ def _may_be_newer(descriptor: int, since: float) -> bool:
         return newest_time(os.pread(descriptor, header.archives[0].points * POINT_BYTES, header.offsets[0])) > since
     except NotWhisperError:
         return True
-
-
-def _open(entry: _whisper_files.Entry) -> int:
-    """Open a file for reading, however long somebody keeps it for himself. Raises ``OSError`` and ``LeaseError``."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return entry.open()
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise _whisper_files.LeaseError(f"somebody has kept {entry.path} for himself for 60 s") from error
-            time.sleep(0.01)
 
 
 def manifest_bytes(manifest: dict) -> bytes:

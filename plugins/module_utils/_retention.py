@@ -20,7 +20,7 @@ UNIT_SECONDS = {
     "years": 365 * 86400,
 }
 # whisper.metadataSize, whisper.archiveInfoSize and whisper.pointSize.
-_HEADER_BYTES, _ARCHIVE_BYTES, POINT_BYTES = 16, 12, 12
+HEADER_BYTES, ARCHIVE_BYTES, POINT_BYTES = 16, 12, 12
 _QUANTITY = re.compile(r"(\d+)([a-z]*)\Z")
 
 
@@ -64,7 +64,7 @@ def whisper_size(archives: list[Archive]) -> int:
 
     The layout is that of ``whisper.create``: a header, a description of each archive, and every point of every archive.
     """
-    return _HEADER_BYTES + sum(_ARCHIVE_BYTES + POINT_BYTES * archive.points for archive in archives)
+    return HEADER_BYTES + sum(ARCHIVE_BYTES + POINT_BYTES * archive.points for archive in archives)
 
 
 def parse_duration(text: str) -> int:

@@ -27,6 +27,8 @@ TREE_ARGUMENT_SPEC = {
 SUFFIX = ".wsp"
 # Seconds without a write after which nobody can be in the middle of creating a file.
 SETTLED_SECONDS = 60
+# How many names of a kind the modules report.
+NAMED = 100
 
 
 class LeaseError(Exception):
@@ -59,8 +61,19 @@ class Entry(NamedTuple):
         return "/." in f"/{os.path.dirname(self.path)}" or self.path.startswith("lost+found/")
 
     def open(self, flags: int = os.O_RDONLY) -> int:
-        """Return a descriptor of the file. Raises ``OSError``, also for a link."""
-        return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
+        """Return a descriptor of the file; wait for whoever has a lease on it.
+
+        Raises ``OSError``, also for a link, and ``LeaseTimeoutError`` after 60 s.
+        """
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                # At once, since a pipe that nobody writes to would not open otherwise.
+                return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise LeaseTimeoutError(f"somebody has kept {printable(self.path)} for himself for 60 s") from error
+            time.sleep(0.01)
 
 
 def metric_name(path: str) -> str | None:
@@ -73,6 +86,20 @@ def metric_name(path: str) -> str | None:
         return stem.replace("/", ".")
     name = stem.split("/", 3)[-1]
     return name.replace("_DOT_", ".") if ";" in name else None
+
+
+def is_too_long(name: str) -> bool:
+    """Tell whether a name, such as the second one of a file, is longer than file systems take."""
+    return len(os.fsencode(name)) > 255
+
+
+def exists(name: str, directory: int) -> bool:
+    """Tell whether a directory has a name, be it a link that leads nowhere."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def printable(path: str) -> str:
@@ -191,19 +218,9 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
     Raises ``PermissionError`` for the file of another user, ``LeaseTimeoutError`` after ``timeout`` seconds, and
     ``LeaseError`` at once where there are no leases.
     """
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel says that somebody waits
     deadline = time.monotonic() + timeout
     pause = 0.0005
-    while True:
-        try:
-            _set_lease(descriptor, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
-            break
-        except BlockingIOError:
-            pass
-        except PermissionError:
-            raise  # this file is somebody else's; that says nothing about the others
-        except OSError as error:
-            raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
+    while not _take_lease(descriptor, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK):
         if time.monotonic() > deadline:
             raise LeaseTimeoutError(f"somebody has kept the file open for {timeout:.0f} s")
         time.sleep(pause)
@@ -219,21 +236,27 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
 
 def refuse_without_leases(descriptor: int) -> None:
     """Raise ``LeaseError`` if nobody can have a lease on an open file. Does not wait for those who write to it."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    try:
-        _set_lease(descriptor, fcntl.F_RDLCK)
-    except BlockingIOError:
-        return
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
-    _set_lease(descriptor, fcntl.F_UNLCK)
+    if _take_lease(descriptor, fcntl.F_RDLCK):
+        _set_lease(descriptor, fcntl.F_UNLCK)
 
 
 def somebody_waits(descriptor: int, exclusive: bool = False) -> bool:
     """Tell, inside of ``lease``, whether somebody is waiting to open the file."""
     return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != (fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+
+
+def _take_lease(descriptor: int, kind: int) -> bool:
+    """Tell whether the lease was to be had, or somebody is in the way."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel says that somebody waits
+    try:
+        _set_lease(descriptor, kind)
+    except BlockingIOError:
+        return False
+    except PermissionError:
+        raise  # this file is somebody else's; that says nothing about the others
+    except OSError as error:
+        raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
+    return True
 
 
 def _set_lease(descriptor: int, kind: int) -> None:

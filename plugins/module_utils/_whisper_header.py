@@ -13,7 +13,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from ._retention import POINT_BYTES, Archive
+from ._retention import ARCHIVE_BYTES, HEADER_BYTES, POINT_BYTES, Archive, whisper_size
 
 try:
     import whisper
@@ -21,7 +21,6 @@ except ImportError:
     whisper = None
 
 
-_METADATA_BYTES, _ARCHIVE_BYTES = 16, 12
 # More than anybody has a use for.
 _MOST_ARCHIVES = 1000
 
@@ -41,7 +40,7 @@ class Header(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return self.offsets[-1] + self.archives[-1].points * POINT_BYTES
+        return whisper_size(list(self.archives))
 
 
 def read_header(descriptor: int) -> Header:
@@ -56,9 +55,9 @@ def read_header(descriptor: int) -> Header:
     if size == 0:
         raise NotWhisperError("it is empty")
     # The library would believe any number of archives, and make room for them.
-    first_bytes = os.pread(descriptor, _METADATA_BYTES, 0)
+    first_bytes = os.pread(descriptor, HEADER_BYTES, 0)
     number = int.from_bytes(first_bytes[-4:], "big")
-    if len(first_bytes) < _METADATA_BYTES or not 0 < number <= _MOST_ARCHIVES:
+    if len(first_bytes) < HEADER_BYTES or not 0 < number <= _MOST_ARCHIVES:
         raise NotWhisperError("its header is none of whisper's")
     try:
         info = whisper.info(os.dup(descriptor))
@@ -69,7 +68,7 @@ def read_header(descriptor: int) -> Header:
     except (whisper.WhisperException, ZeroDivisionError) as error:
         raise NotWhisperError("its header is none of whisper's") from error
     header = Header(archives, tuple(archive["offset"] for archive in info["archives"]), info["xFilesFactor"], info["aggregationMethod"])
-    end = _METADATA_BYTES + number * _ARCHIVE_BYTES
+    end = HEADER_BYTES + number * ARCHIVE_BYTES
     for archive, offset in zip(archives, header.offsets):
         if offset != end:
             raise NotWhisperError("its header is none of whisper's")

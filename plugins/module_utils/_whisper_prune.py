@@ -24,11 +24,13 @@ from collections.abc import Callable, Iterator
 
 from ._retention import RetentionError, parse_duration
 from ._whisper_files import (
+    NAMED,
     SUFFIX,
     Entry,
     LeaseError,
     LeaseTimeoutError,
     TreeBusyError,
+    is_too_long,
     lease,
     locked,
     metric_name,
@@ -49,9 +51,6 @@ TAKEN = ".pruned"
 GRACE_SECONDS = 1.0
 # Readers have a file open for a moment; who has it for longer may have a reason.
 LEASE_SECONDS = 1.0
-# How many names of a kind are reported.
-NAMED = 100
-_LONGEST_NAME = 255
 # A multiple of the 12 bytes of a point.
 _CHUNK = 12 << 16
 
@@ -230,7 +229,7 @@ class Pruner:
         if series is None or not stat.S_ISREG(status.st_mode):
             return False
         self.series += 1
-        if len(os.fsencode(f".{series.name}{TAKEN}")) > _LONGEST_NAME:
+        if is_too_long(f".{series.name}{TAKEN}"):
             raise _KeptError("its name is too long to be given a second one")
         try:
             with self._unused(entry) as (_descriptor, unused):

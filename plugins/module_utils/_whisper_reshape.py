@@ -50,14 +50,13 @@ def same_factor(one: float, other: float) -> bool:
 
 
 @functools.lru_cache(maxsize=128)
-def empty_header(archives: tuple[Archive, ...], xfilesfactor: float, aggregation_method: str) -> tuple[bytes, Header]:
-    """Return the first bytes of a new file, up to its first point, and what they say."""
+def _empty_header(archives: tuple[Archive, ...], xfilesfactor: float, aggregation_method: str) -> bytes:
+    """Return the first bytes of a new file, up to its first point."""
     with tempfile.TemporaryDirectory() as place:
         path = os.path.join(place, "new.wsp")
         whisper.create(path, [tuple(archive) for archive in archives], xfilesfactor, aggregation_method, sparse=True)
         with open(path, "rb") as stream:
-            header = read_header(stream.fileno())
-            return os.pread(stream.fileno(), header.offsets[0], 0), header
+            return os.pread(stream.fileno(), read_header(stream.fileno()).offsets[0], 0)
 
 
 class WhisperContent:
@@ -82,15 +81,14 @@ class WhisperContent:
         return self._content[offset : offset + self.header.archives[index].points * whisper.pointSize]
 
     def _take_out(self, index: int) -> _Content:
-        prefix, _header = empty_header((self.header.archives[index],), 0.0, "average")
-        return _Content(prefix + self._body(index))
+        return _Content(_empty_header((self.header.archives[index],), 0.0, "average") + self._body(index))
 
 
 def compose(archives: tuple[Archive, ...], xfilesfactor: float, aggregation_method: str, layers: list[Layer], now: int) -> bytes:
     """Return the content of a file with these archives, which hold the points of ``layers``."""
-    content = [empty_header(archives, xfilesfactor, aggregation_method)[0]]
+    content = [_empty_header(archives, xfilesfactor, aggregation_method)]
     for index, archive in enumerate(archives):
-        prefix, _header = empty_header((archive,), 0.0, "average")
+        prefix = _empty_header((archive,), 0.0, "average")
         view = _Content(prefix + bytes(archive.points * whisper.pointSize))
         for layer in layers:
             if layer.archive == index:

@@ -22,13 +22,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import whisper
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import Archive, format_retentions
+from ansible_collections.metricstack.graphite.plugins.module_utils._retention import Archive, format_retentions, whisper_size
 from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import SeriesShape, StorageRules
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import (
+    NAMED,
     SETTLED_SECONDS,
     SUFFIX,
     Entry,
     LeaseError,
+    LeaseTimeoutError,
+    exists,
+    is_too_long,
     lease,
     printable,
     read_all,
@@ -43,7 +47,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_resh
     Layer,
     WhisperContent,
     compose,
-    empty_header,
     known_points,
     reshape,
     same_factor,
@@ -60,10 +63,7 @@ PENDING_FILES = 200
 # The kernel's clock for files ticks every 1 to 10 ms: a later write may leave the same time.
 _TICK_NS = 20_000_000
 _BLOCK = 4096
-_LONGEST_NAME = 255
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# How many names of a kind are reported.
-NAMED = 100
 
 
 class NoRoomError(Exception):
@@ -139,7 +139,7 @@ class Surveyor:
         if entry.name.startswith("."):
             series = _series_of(entry)
             # A file with both second names is one that was interrupted.
-            alone = entry.name.endswith(REPLACED) or not _exists(f"{entry.name[: -len(RESHAPING)]}{REPLACED}", entry.directory)
+            alone = entry.name.endswith(REPLACED) or not exists(f"{entry.name[: -len(RESHAPING)]}{REPLACED}", entry.directory)
             report.counts["interrupted"] += series is not None and alone
             return
         with self.opened(entry) as judged:
@@ -147,7 +147,7 @@ class Surveyor:
                 return
             _descriptor, status, header, shape = judged
             rule = report.rules.setdefault(shape.rule, Counter())
-            size = _size(shape)
+            size = whisper_size(list(shape.archives))
             rule["series"] += 1
             rule["bytes"] += status.st_size
             rule["bytes_after"] += size
@@ -179,6 +179,10 @@ class Surveyor:
                 self._report.name("unreadable", entry.path, str(error.strerror))
             yield None
             return
+        except LeaseTimeoutError as error:
+            self._report.name("unreadable", entry.path, str(error))
+            yield None
+            return
         try:
             try:
                 judged = self._judge(entry, descriptor)
@@ -205,7 +209,7 @@ class Surveyor:
         if metric is None:
             self._report.counts["unnamed"] += 1
             return None
-        if len(os.fsencode(f".{entry.name}{RESHAPING}")) > _LONGEST_NAME:
+        if is_too_long(f".{entry.name}{RESHAPING}"):
             self._report.name("unreadable", entry.path, "its name is too long to be given a second one")
             return None
         return descriptor, status, header, self._work.rules.shape(metric)
@@ -265,7 +269,7 @@ class Reshaper(Surveyor):
                 return
             descriptor, status, header, shape = judged
             if header.archives != shape.archives:
-                if (_size(shape) > status.st_size) == growing:
+                if (whisper_size(list(shape.archives)) > status.st_size) == growing:
                     self._replace(entry, descriptor, header, shape)
             elif labels_differ(header, shape) and not growing:
                 whisper.setAggregationMethod(f"/proc/self/fd/{descriptor}", shape.aggregation_method, shape.xfilesfactor)
@@ -296,7 +300,7 @@ class Reshaper(Surveyor):
     def _replace(self, entry: Entry, descriptor: int, header: Header, shape: SeriesShape) -> None:
         successor, second = f".{entry.name}{RESHAPING}", f".{entry.name}{REPLACED}"
         at = {"src_dir_fd": entry.directory, "dst_dir_fd": entry.directory}
-        if _exists(second, entry.directory):
+        if exists(second, entry.directory):
             self._recover(entry)
             return
         if not self._work.carbon_stopped:
@@ -327,50 +331,51 @@ class Reshaper(Surveyor):
         self._pending_bytes -= len(pending.snapshot)
         try:
             time.sleep(max(pending.since + GRACE_SECONDS - time.monotonic(), 0))
-            with self._without_writers(pending.old):
+            with self._finishing(pending.entry, pending.old):
                 after = os.fstat(pending.old).st_mtime_ns
                 if after != pending.status.st_mtime_ns or after > pending.read_at_ns - _TICK_NS:
                     final = read_all(pending.old)
                     if final != pending.snapshot:
                         self._carry_over(pending.entry, pending.old, final, pending.header, pending.snapshot)
-            os.unlink(f".{pending.entry.name}{REPLACED}", dir_fd=pending.entry.directory)
-        except FileNotFoundError:
-            # The series was removed meanwhile.
-            self._report.counts["vanished"] += 1
-            _remove(f".{pending.entry.name}{REPLACED}", pending.entry.directory)
-        except (LeaseError, NotWhisperError, whisper.WhisperException, struct.error) as error:
-            self._report.name("unsettled", pending.entry.path, str(error))
-        except OSError as error:
-            if error.errno in FULL:
-                raise NoRoomError(error.strerror) from error
-            self._report.name("unsettled", pending.entry.path, str(error.strerror))
         finally:
             os.close(pending.old)
             os.close(pending.entry.directory)
 
     def _recover(self, series: Entry) -> None:
         """Finish what a run that was killed has begun with a file."""
-        second = f".{series.name}{REPLACED}"
         begun = _remove(f".{series.name}{RESHAPING}", series.directory)
         try:
-            old = Entry(series.directory, second, series.path).open()
+            old = Entry(series.directory, f".{series.name}{REPLACED}", series.path).open()
         except FileNotFoundError:
             self._report.counts["recovered"] += begun
             return
         self._report.counts["recovered"] += 1
         try:
-            new = os.stat(series.name, dir_fd=series.directory, follow_symlinks=False)
-            if os.fstat(old).st_ino != new.st_ino:
-                with self._without_writers(old):
+            with self._finishing(series, old):
+                new = os.stat(series.name, dir_fd=series.directory, follow_symlinks=False)
+                if os.fstat(old).st_ino != new.st_ino:
                     self._carry_over(series, old, read_all(old), read_header(old), None)
+        finally:
+            os.close(old)
+
+    @contextlib.contextmanager
+    def _finishing(self, series: Entry, old: int) -> Iterator[None]:
+        """Keep writers from the file that has been replaced, which goes at the end of the block; if it fails, the next run's."""
+        second = f".{series.name}{REPLACED}"
+        try:
+            with self._without_writers(old):
+                yield
             os.unlink(second, dir_fd=series.directory)
         except FileNotFoundError:
             # The name was never free; so the series was removed since.
+            self._report.counts["vanished"] += 1
             _remove(second, series.directory)
-        except (LeaseError, NotWhisperError) as error:
+        except (LeaseError, NotWhisperError, whisper.WhisperException, struct.error) as error:
             self._report.name("unsettled", series.path, str(error))
-        finally:
-            os.close(old)
+        except OSError as error:
+            if error.errno in FULL:
+                raise NoRoomError(error.strerror) from error
+            self._report.name("unsettled", series.path, str(error.strerror))
 
     def _without_writers(self, descriptor: int, exclusive: bool = False) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self._work.carbon_stopped else lease(descriptor, exclusive)
@@ -408,10 +413,6 @@ def labels_differ(header: Header, shape: SeriesShape) -> bool:
     return header.aggregation_method != shape.aggregation_method or not same_factor(header.xfilesfactor, shape.xfilesfactor)
 
 
-def _size(shape: SeriesShape) -> int:
-    return empty_header(shape.archives, shape.xfilesfactor, shape.aggregation_method)[1].size
-
-
 def _series_of(entry: Entry) -> Entry | None:
     """Return the series that a second name belongs to, ``None`` if it is none of ours."""
     for suffix in (RESHAPING, REPLACED):
@@ -430,14 +431,6 @@ def _remove(name: str, directory: int) -> bool:
     """Remove a name; tell whether it was there."""
     try:
         os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _exists(name: str, directory: int) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True

@@ -168,7 +168,6 @@ removed:
 import os
 import platform
 import re
-import resource
 import tempfile
 import time
 import traceback
@@ -311,8 +310,6 @@ def main() -> None:
         module.exit_json(changed=True, archive=None, manifest=None, repository_bytes=0, removed=[])
     if module.params["carbonlink"] and whisper is None:
         module.fail_json(msg=missing_required_lib("whisper"), exception=WHISPER_ERROR)
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         result = back_up(module)
     except _whisper_files.LeaseTimeoutError as error:

@@ -231,7 +231,7 @@ class Restore:
         if self._whisper is None:
             return
         with self._stage() as stage:
-            if _exists(self.archive.id, stage):
+            if _whisper_files.exists(self.archive.id, stage):
                 return
             _clear(stage)
             free = os.fstatvfs(stage).f_bavail * os.fstatvfs(stage).f_frsize
@@ -307,7 +307,7 @@ class Restore:
             above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, above)
             stage = stack.enter_context(self._stage())
-            if _exists(name, above):
+            if _whisper_files.exists(name, above):
                 top = _whisper_files.open_tree(self._whisper)
                 stack.callback(os.close, top)
                 stack.enter_context(_whisper_files.locked(top))
@@ -339,14 +339,6 @@ class Restore:
             os.close(stage)
             with contextlib.suppress(OSError):  # it holds what the next run needs
                 os.rmdir(path)
-
-
-def _exists(name: str, directory: int) -> bool:
-    try:
-        os.lstat(name, dir_fd=directory)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _clear(directory: int) -> None:
@@ -437,7 +429,7 @@ def main() -> None:
         fail(f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
     except ApplicationError as error:
         fail(f"graphite-web: {error}", kind=error.kind, stderr=error.output)
-    except (BackupError, OSError) as error:
+    except (BackupError, _whisper_files.LeaseError, OSError) as error:
         fail(f"Not restored: {error}")
     module.exit_json(changed=True, **result)
 

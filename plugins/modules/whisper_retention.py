@@ -254,7 +254,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_file
 )
 
 try:
-    import whisper  # noqa: F401
     from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_retention import (
         PENDING_BYTES,
         NoRoomError,
@@ -292,7 +291,7 @@ class Retention:
                 worker.count()
             return report.as_data()
 
-        return self._sum(in_parallel(self._processes, work, lambda done: self._log(f"looked at {done} names")))
+        return self._sum(in_parallel(self._processes, work, lambda done: self._module.log(f"looked at {done} names")))
 
     def bring(self, found: Report) -> tuple[Report, list[str]]:
         """Bring the tree to the rules; return what was done, and the reasons to give up, if there were any."""
@@ -322,7 +321,7 @@ class Retention:
             return {**report.as_data(), "reason": reason}
 
         total = found.counts["names"] * len(passes)
-        answers = in_parallel(self._processes, work, lambda done: self._log(f"{done} of {total} names done"))
+        answers = in_parallel(self._processes, work, lambda done: self._module.log(f"{done} of {total} names done"))
         return self._sum(answers), sorted({answer["reason"] for answer in answers if answer["reason"]})
 
     def room(self, report: Report) -> tuple[int, int]:
@@ -349,9 +348,6 @@ class Retention:
         for answer in answers:
             report.add(answer)
         return report
-
-    def _log(self, text: str) -> None:
-        self._module.log(text)
 
 
 def load_rules(module: AnsibleModule) -> StorageRules:

@@ -38,6 +38,22 @@ def run_module():
     return run
 
 
+@pytest.fixture
+def file_system():
+    """Make a directory a file system of its own until the end of the test, with the options of tmpfs; return it."""
+    mounted = []
+
+    def mount(directory: Path, options: str) -> Path:
+        directory.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+        mounted.append(directory)
+        return directory
+
+    yield mount
+    for directory in mounted:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
 @pytest.fixture(scope="session")
 def statsd_release(tmp_path_factory):
     """Return a directory with what the role statsd installs, built as it builds it."""

@@ -556,20 +556,14 @@ def test_names_that_look_unfinished_and_paths_that_are_no_text(host):
     assert {first["archive"], second["archive"]} <= set(host.names())
 
 
-def test_a_disk_that_takes_a_part_of_the_tree_leaves_the_one_that_was_there(host):
+def test_a_disk_that_takes_a_part_of_the_tree_leaves_the_one_that_was_there(host, file_system):
     host.back_up()
     before = host.contents()
-    aside = host.root / "aside"
-    host.whisper.rename(aside)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=9", "tmpfs", host.root / "data"], check=True)
-    try:
-        target = host.root / "data" / "whisper"
-        target.mkdir()
-        result = host.restore(whisper_directory=str(target), database=False, force=True)
-        assert "Not restored" in result["msg"]
-        assert sorted(item.name for item in (host.root / "data").iterdir()) in ([".graphite-restore", "whisper"], ["whisper"])
-        assert list(target.iterdir()) == []
-    finally:
-        subprocess.run(["umount", "--lazy", host.root / "data"], check=True)
-    aside.rename(host.whisper)
+    data = file_system(host.root / "data", "size=64m,nr_inodes=9")
+    target = data / "whisper"
+    target.mkdir()
+    result = host.restore(whisper_directory=str(target), database=False, force=True)
+    assert "Not restored" in result["msg"]
+    assert sorted(item.name for item in data.iterdir()) in ([".graphite-restore", "whisper"], ["whisper"])
+    assert list(target.iterdir()) == []
     assert host.contents() == before

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import random
@@ -300,32 +299,22 @@ def test_the_rules_of_carbons_own_files_are_read_as_carbon_reads_them(run_module
     assert (whisper.info(str(other))["aggregationMethod"], whisper.info(str(other))["xFilesFactor"]) == ("average", 0.5)
 
 
-@contextlib.contextmanager
-def file_system(directory, megabytes):
-    directory.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", directory], check=True)
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)
+def test_a_change_that_the_disk_could_not_take_does_not_start(bring, tmp_path, file_system):
+    small = file_system(tmp_path / "small", "size=8m")
+    paths = [make(small / "load" / f"m{index}.wsp", [(60, 1440)]) for index in range(20)]
+    report = bring("--check", directory=str(small))
+    assert report["bytes_needed"] > report["bytes_available"]
+    result = bring(directory=str(small))
+    assert not result["changed"]
+    assert f"needs {result['bytes_needed']} bytes" in result["msg"]
+    assert {tuple(archives_of(path)) for path in paths} == {((60, 1440),)}
 
 
-def test_a_change_that_the_disk_could_not_take_does_not_start(bring, tmp_path):
-    with file_system(tmp_path / "small", 8) as small:
-        paths = [make(small / "load" / f"m{index}.wsp", [(60, 1440)]) for index in range(20)]
-        report = bring("--check", directory=str(small))
-        assert report["bytes_needed"] > report["bytes_available"]
-        result = bring(directory=str(small))
-        assert not result["changed"]
-        assert f"needs {result['bytes_needed']} bytes" in result["msg"]
-        assert {tuple(archives_of(path)) for path in paths} == {((60, 1440),)}
-
-
-def test_sparse_files_need_the_room_that_they_take(bring, tmp_path):
-    with file_system(tmp_path / "small", 8) as small:
-        for index in range(40):
-            make(small / "load" / f"m{index}.wsp", [(60, 1440 * 30)], sparse=True)
-        assert bring(directory=str(small))["reshaped"] == 40
+def test_sparse_files_need_the_room_that_they_take(bring, tmp_path, file_system):
+    small = file_system(tmp_path / "small", "size=8m")
+    for index in range(40):
+        make(small / "load" / f"m{index}.wsp", [(60, 1440 * 30)], sparse=True)
+    assert bring(directory=str(small))["reshaped"] == 40
 
 
 REPLACE = """
@@ -345,18 +334,18 @@ reshaper.settle()
 """
 
 
-def test_a_disk_that_fills_up_costs_nothing_and_the_next_run_goes_on(bring, tmp_path):
+def test_a_disk_that_fills_up_costs_nothing_and_the_next_run_goes_on(bring, tmp_path, file_system):
     moment = int(time.time()) // 60 * 60 - 600
-    with file_system(tmp_path / "small", 3) as small:
-        paths = [make(small / "load" / f"m{index}.wsp", [(60, 1440)], [[(moment, float(index))]]) for index in range(20)]
-        run = subprocess.run([sys.executable, "-c", REPLACE, small], capture_output=True, text=True, check=True, env=in_tree())
-        assert run.stdout == "full\n"
-        assert {len(archives_of(path)) for path in paths} == {1, 3}
-        assert [known(values_of(path, 60, 1200)) for path in paths] == [{moment: float(index)} for index in range(20)]
-        subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
-        assert bring(directory=str(small))["changed"]
-        assert [archives_of(path) for path in paths] == [NEW] * 20
-        assert [known(values_of(path, 60, 1200)) for path in paths] == [{moment: float(index)} for index in range(20)]
+    small = file_system(tmp_path / "small", "size=3m")
+    paths = [make(small / "load" / f"m{index}.wsp", [(60, 1440)], [[(moment, float(index))]]) for index in range(20)]
+    run = subprocess.run([sys.executable, "-c", REPLACE, small], capture_output=True, text=True, check=True, env=in_tree())
+    assert run.stdout == "full\n"
+    assert {len(archives_of(path)) for path in paths} == {1, 3}
+    assert [known(values_of(path, 60, 1200)) for path in paths] == [{moment: float(index)} for index in range(20)]
+    subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
+    assert bring(directory=str(small))["changed"]
+    assert [archives_of(path) for path in paths] == [NEW] * 20
+    assert [known(values_of(path, 60, 1200)) for path in paths] == [{moment: float(index)} for index in range(20)]
 
 
 def in_tree():
@@ -388,6 +377,25 @@ def test_a_point_that_is_written_to_a_file_while_it_is_replaced_is_carried_over(
     assert result["carried_over"] == 2
     assert archives_of(path) == NEW
     assert known(values_of(path, 10, 600)) == {moment: 2.0, moment - 60: 2.0}
+
+
+HOLDER = """
+import os, sys, time
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import lease
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+with lease(descriptor, exclusive=True):
+    print("held", flush=True)
+    time.sleep(2)
+"""
+
+
+def test_a_lease_of_somebody_else_is_waited_for(bring, tmp_path):
+    path = make(tmp_path / "load" / "m.wsp")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True, env=in_tree()) as holder:
+        assert holder.stdout.readline() == "held\n"
+        result = bring()
+        assert holder.wait() == 0
+    assert (result["unreadable"], result["reshaped"]) == (0, 1)
 
 
 def killed_between(path, write_to_old, write_to_new, moment):
