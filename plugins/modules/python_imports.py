@@ -1,0 +1,114 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: python_imports
+short_description: An interpreter can import an application, or it is known what cures it
+version_added: 1.0.0
+description:
+  - Imports modules in a process of their own, and so finds out before a service is touched whether it could start. Ubuntu 24.04
+    has a carbon that its Python cannot import, because that Python has no module C(imp) any more.
+  - Where modules are missing that a package of the distribution is known to bring back, the packages are named. Anything else
+    fails with the traceback.
+author:
+  - metricstack maintainers (@metricstack)
+options:
+  modules:
+    description:
+      - Modules to import, in this order.
+    type: list
+    elements: str
+    required: true
+  python:
+    description:
+      - The interpreter.
+    type: path
+    default: /usr/bin/python3
+  cured:
+    description:
+      - Whether the cures have been applied. If so, what they should have cured fails as well.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Changes nothing, in either mode. Python is told to write no compiled files.
+    support: full
+  diff_mode:
+    description: There is no difference to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: See whether this Python can import carbon
+  metricstack.graphite.python_imports:
+    modules: [carbon.service]
+  register: imports
+
+- name: Install what cures it
+  ansible.builtin.apt:
+    name: "{{ imports.packages }}"
+  when: imports.packages | length > 0
+"""
+
+RETURN = r"""
+missing:
+  description: Modules that are missing, and that a package brings back.
+  returned: success
+  type: list
+  elements: str
+  sample: [imp]
+packages:
+  description: Those packages.
+  returned: success
+  type: list
+  elements: str
+  sample: [python3-zombie-imp]
+"""
+
+import inspect
+import json
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils import _imports, _packages
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "modules": {"type": "list", "elements": "str", "required": True},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "cured": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    python, names = module.params["python"], module.params["modules"]
+    # From the root directory: the interpreter would import from the current one.
+    process = subprocess.run(
+        [python, "-B", "-c", inspect.getsource(_imports), *names], cwd="/", capture_output=True, text=True, check=False
+    )
+    if process.returncode != 0:
+        module.fail_json(msg=f"{python} ended with status {process.returncode}: {process.stderr.strip()[-2000:]}")
+    # What the modules print comes before.
+    answer = json.loads(process.stdout.splitlines()[-1])
+    missing, error = answer["missing"], answer["error"]
+    packages = [_imports.CURES[name] for name in missing]
+    if missing and not error:
+        lacking = f"it has no module {', no module '.join(missing)}"
+        if module.params["cured"]:
+            error = lacking
+        else:
+            try:
+                _packages.refuse_uninstallable(packages)
+            except _packages.PackageError as refusal:
+                error = f"{lacking}. {', '.join(packages)} would cure it, but cannot be installed here: {refusal}"
+    if error:
+        module.fail_json(msg=f"{python} cannot import {', '.join(names)}; no service was touched: {error}")
+    module.exit_json(changed=False, missing=missing, packages=packages)
+
+
+if __name__ == "__main__":
+    main()
