@@ -38,7 +38,7 @@ def examine(names: list[str]) -> dict:
             except ModuleNotFoundError as error:
                 absent = str(error.name)
                 top = absent.partition(".")[0]
-                if top not in CURES or absent in sys.modules:
+                if top not in CURES or sys.modules.get(absent):
                     return {"missing": missing, "error": _words()}
                 if top not in missing:
                     missing.append(top)

@@ -66,6 +66,15 @@ CASES = {
         {"carbon_cache_expected_series": {"stats": "10k"}},
         ["carbon_cache_expected_series", "stats", "10k"],
     ),
+    "data removed under a service that stays": (
+        {"carbon_cache_remove_data": True},
+        ["carbon_cache_remove_data", "carbon_cache_state", "absent"],
+    ),
+    "database removed under an application that stays": (
+        {"graphite_web_remove_data": True},
+        ["graphite_web_remove_data", "graphite_web_state", "absent"],
+    ),
+    "unknown state": ({"statsd_state": "gone"}, ["statsd_state", "gone"]),
     "port out of range": ({"statsd_port": 81250}, ["statsd_port", "81250"]),
     "port used twice": (
         {"carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 2003}]},
