@@ -11,7 +11,7 @@ class ModuleDocFragment:
 options:
   python:
     description:
-      - The Python that has graphite-web.
+      - The Python that has graphite-web; C(/opt/graphite/venv/bin/python) where the role C(graphite_venv) has installed it.
     type: path
     default: /usr/bin/python3
   python_path:

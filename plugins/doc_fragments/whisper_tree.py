@@ -22,5 +22,5 @@ options:
     type: bool
     default: false
 requirements:
-  - whisper (Python library, package python3-whisper), for the host's Python
+  - whisper (Python library, package python3-whisper), for the host's Python or in C(/opt/graphite/venv)
 """

@@ -14,12 +14,7 @@ import sys
 from typing import NamedTuple
 
 from ._retention import ARCHIVE_BYTES, HEADER_BYTES, POINT_BYTES, Archive, whisper_size
-
-try:
-    import whisper
-except ImportError:
-    whisper = None
-
+from ._whisper_library import whisper
 
 # More than anybody has a use for.
 _MOST_ARCHIVES = 1000

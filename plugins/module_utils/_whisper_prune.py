@@ -40,11 +40,7 @@ from ._whisper_files import (
     walk,
 )
 from ._whisper_header import NotWhisperError, newest_time, read_header
-
-try:
-    import whisper
-except ImportError:
-    whisper = None
+from ._whisper_library import whisper
 
 TAKEN = ".pruned"
 # A process that had looked up a file's name before it was renamed has opened it by then.

@@ -21,7 +21,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._retention import Archive, format_retentions, whisper_size
 from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import SeriesShape, StorageRules
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import (
@@ -43,6 +42,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_head
     NotWhisperError,
     read_header,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_reshape import (
     Layer,
     WhisperContent,

@@ -170,14 +170,6 @@ import platform
 import re
 import tempfile
 import time
-import traceback
-from importlib import metadata
-
-try:
-    import whisper
-except ImportError:
-    whisper = None
-    WHISPER_ERROR = traceback.format_exc()
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.metricstack.graphite.plugins.module_utils import _backup, _borg, _whisper_files
@@ -187,6 +179,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._django impor
     Application,
     ApplicationError,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import WHISPER_ERROR, version, whisper
 
 KEEP = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
@@ -203,14 +196,9 @@ def links(addresses: list[str]) -> list[CarbonLink]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is installed for this Python."""
-    found = {}
-    for name in ("carbon", "Django", "graphite-web", "whisper"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Return the versions of what is installed for this Python, or in the virtual environment."""
+    found = {name: version(name) for name in ("carbon", "Django", "graphite-web", "whisper")}
+    return {name: text for name, text in found.items() if text}
 
 
 def write_whisper(module: AnsibleModule, stream: _backup.Stream) -> dict | None:

@@ -99,7 +99,7 @@ def main() -> None:
         elif missing:
             _packages.refuse_uninstallable(missing)
     except _packages.UninstallableError as error:
-        problems.append(" ".join(filter(None, (str(error), module.params["advice"]))))
+        problems.append("\n  ".join(filter(None, (str(error), module.params["advice"]))))
     except _packages.PackageError as error:
         problems.append(str(error))
     if problems:

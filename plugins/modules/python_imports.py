@@ -34,7 +34,9 @@ options:
     default: false
 attributes:
   check_mode:
-    description: Changes nothing, in either mode. Python is told to write no compiled files.
+    description:
+      - Changes nothing, in either mode; Python is told to write no compiled files. In check mode, an interpreter that is not there
+        yet is a warning.
     support: full
   diff_mode:
     description: There is no difference to show.
@@ -70,6 +72,7 @@ packages:
 
 import inspect
 import json
+import os
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
@@ -86,6 +89,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     python, names = module.params["python"], module.params["modules"]
+    if module.check_mode and not os.path.exists(python):
+        module.warn(f"Cannot tell whether {python} could import {', '.join(names)} before it is there")
+        module.exit_json(changed=False, missing=[], packages=[])
     # From the root directory: the interpreter would import from the current one.
     process = subprocess.run(
         [python, "-B", "-c", inspect.getsource(_imports), *names], cwd="/", capture_output=True, text=True, check=False

@@ -252,21 +252,16 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_file
     open_tree,
     walk,
 )
-
-try:
-    from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_retention import (
-        PENDING_BYTES,
-        NoRoomError,
-        Report,
-        Reshaper,
-        Surveyor,
-        Work,
-        series_path,
-    )
-
-    WHISPER_ERROR = None
-except ImportError:
-    WHISPER_ERROR = traceback.format_exc()
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import WHISPER_ERROR
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_retention import (
+    PENDING_BYTES,
+    NoRoomError,
+    Report,
+    Reshaper,
+    Surveyor,
+    Work,
+    series_path,
+)
 
 
 class Retention:
