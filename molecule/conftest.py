@@ -19,6 +19,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = ("carbon-cache@a", "statsd", "apache2")
+VENV = os.environ.get("MOLECULE_INSTALL_METHOD") == "venv"
+# The interpreter that has whisper and graphite-web.
+PYTHON = "/opt/graphite/venv/bin/python" if VENV else "/usr/bin/python3"
 
 
 def values(series):
@@ -105,11 +108,18 @@ def counter_comes_back(statsd_send, render, wait_until):
 
 
 @pytest.fixture
+def whisper_info(host):
+    """Return what whisper's own program says of a series."""
+    program = "/opt/graphite/venv/bin/whisper-info.py" if VENV else "whisper-info"
+    return lambda metric: host.run(f"{program} /var/lib/graphite/whisper/{metric.replace('.', '/')}.wsp").stdout
+
+
+@pytest.fixture
 def run_python(host):
     """Run a program on the host, as root or as another user; return what it prints."""
 
     def run(program, *arguments, user="root"):
-        result = host.run(shlex.join(["runuser", "-u", user, "--", "python3", "-c", program, *arguments]))
+        result = host.run(shlex.join(["runuser", "-u", user, "--", PYTHON, "-c", program, *arguments]))
         assert result.rc == 0, result.stderr
         return result.stdout
 

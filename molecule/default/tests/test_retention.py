@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
 import yaml
 from conftest import ROOT, values
 
@@ -14,12 +15,16 @@ INVENTORY = ROOT / "molecule" / "shared" / "inventory" / "group_vars" / "all.yml
 SCHEMAS = yaml.safe_load(INVENTORY.read_text())["carbon_cache_storage_schemas"]
 
 
-def archives(host, metric):
-    header = host.run(f"whisper-info /var/lib/graphite/whisper/{metric.replace('.', '/')}.wsp").stdout
-    return list(zip(re.findall(r"secondsPerPoint: (\d+)", header), re.findall(r"points: (\d+)", header)))
+@pytest.fixture
+def archives(whisper_info):
+    def read(metric):
+        header = whisper_info(metric)
+        return list(zip(re.findall(r"secondsPerPoint: (\d+)", header), re.findall(r"points: (\d+)", header)))
+
+    return read
 
 
-def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, host, counter_comes_back, render):
+def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, archives, counter_comes_back, render):
     name = f"retention.at_{int(time.time())}"
     counter_comes_back(name)
     series = f"stats.counters.{name}.count"
@@ -28,16 +33,16 @@ def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, ho
     status, output = playbook("carbon.yml", {"carbon_cache_storage_schemas": rules})
     assert status == 0, output
     assert re.search(r"of rule stats have 10s:6h,1m:6d,10m:180d", " ".join(output.split())), output
-    assert archives(host, series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
+    assert archives(series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
     reshaping = {"carbon_cache_storage_schemas": rules, "carbon_cache_existing_data": "reshape"}
     status, output = playbook("carbon.yml", reshaping, check=True)
     assert status == 0, output
     assert re.search(r"^-stats: \d+ series 10s:6h,1m:6d,10m:180d$", output, re.MULTILINE), output
     assert re.search(r"^\+stats: \d+ series 10s:1h,1m:2d$", output, re.MULTILINE), output
-    assert archives(host, series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
+    assert archives(series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
     status, output = playbook("carbon.yml", reshaping)
     assert status == 0, output
-    assert archives(host, series) == [("10", "360"), ("60", "2880")]
+    assert archives(series) == [("10", "360"), ("60", "2880")]
     assert values(render(series, **{"from": "-30min"})[0]) == before
     status, output = playbook("carbon.yml", reshaping)
     assert status == 0, output

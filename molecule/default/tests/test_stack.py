@@ -25,12 +25,12 @@ def documented_ports():
     return {(protocol, int(port)): bound for port, protocol, bound in rows}
 
 
-def test_a_counter_comes_back_at_ten_seconds_and_is_summed(counter_comes_back, host):
+def test_a_counter_comes_back_at_ten_seconds_and_is_summed(counter_comes_back, whisper_info):
     series = counter_comes_back("front_door.requests")
     assert sum(values(series)) == 7
     times = [time for _value, time in series["datapoints"]]
     assert {later - earlier for earlier, later in zip(times, times[1:])} == {10}
-    header = host.run("whisper-info /var/lib/graphite/whisper/stats/counters/front_door/requests/count.wsp").stdout
+    header = whisper_info("stats.counters.front_door.requests.count")
     assert "aggregationMethod: sum" in header
     assert re.findall(r"secondsPerPoint: (\d+)", header) == ["10", "60", "600"]
 
