@@ -28,9 +28,9 @@ import traceback
 from contextlib import closing, suppress
 from urllib.parse import urlencode
 
-
 # Everything that pg_dump takes from there, so that nothing is left that the copy lacks.
 _DROP_TABLES = """
+SET client_min_messages = warning;
 DO $$
 DECLARE item record;
 BEGIN
@@ -261,10 +261,19 @@ def load(connection, descriptor: int) -> dict:
     os.lseek(descriptor, 0, os.SEEK_SET)
     if not path:
         with tempfile.TemporaryFile() as script:
-            _postgresql(None, ["pg_restore", "--no-owner", "--no-privileges", "--file=-"], stdin=descriptor, stdout=script)
+            words = ["pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges", "--file=-"]
+            _postgresql(None, words, stdin=descriptor, stdout=script)
             script.seek(0)
             # By one transaction: all of it and nothing else, or the database stays as it is.
-            words = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", f"--command={_DROP_TABLES}", "--file=-"]
+            words = [
+                "psql",
+                "--no-psqlrc",
+                "--quiet",
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                f"--command={_DROP_TABLES}",
+                "--file=-",
+            ]
             _postgresql(connection, words, stdin=script, stdout=subprocess.DEVNULL)
         return {"aside": None}
     incoming = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.incoming")
@@ -551,7 +560,6 @@ def _leave_note(source, target) -> None:
     if path:
         with suppress(OSError), open(_note_path(path), "w", encoding="utf-8") as note:  # without it, the way back is refused
             note.write(f"Moved to {_told(target)} on {datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')}.\n")
-
 
 
 def read_names(connection) -> dict[str, list[str]]:

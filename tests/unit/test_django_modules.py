@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""graphite_migrate and graphite_user, run as Ansible runs them, on a real Django project of two migrations."""
+"""graphite_migrate, graphite_database_move and graphite_user, run as Ansible runs them, on a real Django project of two migrations."""
 
 from __future__ import annotations
 
@@ -359,9 +359,8 @@ def test_a_full_disk_leaves_a_database_as_it_was_before_its_migration(migrated, 
 
 
 def test_a_password_of_a_database_is_not_shown(moving):
-    result = moving.module(
-        "graphite_database_move", "-vvv", database={"ENGINE": "django.db.backends.sqlite3", "NAME": str(moving.other), "PASSWORD": "hid den"}
-    )
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(moving.other), "PASSWORD": "hid den"}
+    result = moving.module("graphite_database_move", "-vvv", database=database)
     assert result["changed"]
     assert "hid den" not in str(result)
 
