@@ -135,8 +135,8 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._django impor
 )
 
 CURES = {
-    "content": "Name a database without content, or keep what it has, and what is in use, apart: in the role graphite_web, set"
-    " graphite_web_database_move to false to use it as it is.",
+    "content": "Name a database without content; or, in the role graphite_web, set graphite_web_database_move to false to use this one"
+    " as it is and leave the other one behind.",
     "not_installed": "Install what the backend needs, for PostgreSQL python3-psycopg2.",
     "pending": "Use graphite_migrate, or run the role graphite_web once with graphite_web_database as it was.",
     "unreachable": "See to the server, or correct database (in the role graphite_web, graphite_web_database). Nothing was changed.",
