@@ -25,7 +25,8 @@ class ApplicationError(Exception):
     """The application could not do what it was asked for.
 
     ``kind`` is ``not_installed``, ``settings``, ``newer_database``, ``migration``, ``no_schema``, ``database``,
-    ``permission``, ``engine`` or ``crash``; ``output`` is what the application printed.
+    ``permission``, ``engine``, ``unreachable``, ``pending``, ``content``, ``move`` or ``crash``; ``output`` is what the
+    application printed.
     """
 
     def __init__(self, kind: str, message: str, output: str = "") -> None:

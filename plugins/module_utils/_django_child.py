@@ -10,19 +10,42 @@ This file is private to the collection.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib
 import inspect
+import itertools
 import json
 import logging
 import os
+import platform
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import urlencode
+
+# Everything that pg_dump takes from there, so that nothing is left that the copy lacks.
+_DROP_TABLES = """
+SET client_min_messages = warning;
+DO $$
+DECLARE item record;
+BEGIN
+  FOR item IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tableowner = current_user LOOP
+    EXECUTE format('DROP TABLE %I CASCADE', item.tablename);
+  END LOOP;
+END $$
+"""
+# Models with rows that the application makes by itself.
+_INCIDENTAL = {"contenttypes.contenttype", "auth.permission", "sessions.session", "account.profile"}
+# Makes an account for those who are not logged in, whenever it needs one.
+_OWN_USER = "default"
+# An entry among the migrations, of an application that Django does not know and passes over: its name tells what the content of
+# a database was when it had been moved there.
+_MOVED = "metricstack.graphite.moved"
 
 
 class RefusalError(Exception):
@@ -33,8 +56,11 @@ class RefusalError(Exception):
         self.kind = kind
 
 
-def load_application(local_settings: str) -> None:
-    """Load Django with the application's settings, and with nothing less than ``local_settings``."""
+def load_application(local_settings: str, target: dict | None = None) -> None:
+    """Load Django with the application's settings, and with nothing less than ``local_settings``.
+
+    ``target`` is a database besides those of the settings.
+    """
     try:
         import django
         from django.conf import settings
@@ -48,6 +74,8 @@ def load_application(local_settings: str) -> None:
         settings.DATABASES  # noqa: B018  # the access imports the settings
         # Graphite-web only prints a line when they cannot be imported, and goes on with the wrong database.
         importlib.import_module(local_settings)
+        if target is not None:
+            settings.DATABASES["target"] = target
         django.setup()
     except Exception as error:
         raise RefusalError(
@@ -99,19 +127,32 @@ def _refuse_newer_database(loader) -> None:
         )
 
 
-def migrate(connection, backup_directory: str | None) -> dict:
-    """Apply what is pending. An SQLite file is copied aside before and put back if a migration fails."""
+def apply_migrations(connection, applied: list[str], faked: list[str]) -> None:
+    """Apply what is pending, and add what was applied to the lists."""
     from django.core.management import call_command
     from django.core.management.commands.migrate import Command
-
-    applied: list[str] = []
-    faked: list[str] = []
 
     class RecordingCommand(Command):
         def migration_progress_callback(self, action, migration=None, fake=False):
             if action == "apply_success":
                 (faked if fake else applied).append(f"{migration.app_label}.{migration.name}")
 
+    # --fake-initial adopts tables that an older release made without a record of it.
+    call_command(
+        RecordingCommand(),
+        database=connection.alias,
+        interactive=False,
+        fake_initial=True,
+        run_syncdb=True,
+        verbosity=0,
+        skip_checks=True,
+    )
+
+
+def migrate(connection, backup_directory: str | None) -> dict:
+    """Apply what is pending. An SQLite file is copied aside before and put back if a migration fails."""
+    applied: list[str] = []
+    faked: list[str] = []
     path = sqlite_path(connection)
     existed = has_content(path)
     try:
@@ -121,16 +162,7 @@ def migrate(connection, backup_directory: str | None) -> dict:
             "migration", f"the database could not be copied aside: {error}. Nothing was changed; make room or give another directory."
         ) from error
     try:
-        # --fake-initial adopts tables that an older release made without a record of it.
-        call_command(
-            RecordingCommand(),
-            database=connection.alias,
-            interactive=False,
-            fake_initial=True,
-            run_syncdb=True,
-            verbosity=0,
-            skip_checks=True,
-        )
+        apply_migrations(connection, applied, faked)
     except Exception as error:
         connection.close()
         outcome = "The database was left as far as it came; the next run goes on from there."
@@ -163,9 +195,18 @@ def put_back(backup: str, path: str) -> str:
     """Restore the database at ``path`` from its copy; return a sentence about how that went."""
     try:
         copy_database(backup, path)
+        return f"The database was put back as it was before; its copy is {backup}."
     except (OSError, sqlite3.Error) as error:
-        return f"The database could not be put back ({error}); its copy from before is {backup}."
-    return f"The database was put back as it was before; its copy is {backup}."
+        cause = error
+    try:
+        # A full disk has room for a rename. What is beside the database belongs to its content.
+        for suffix in ("-journal", "-wal", "-shm"):
+            if os.path.exists(path + suffix):
+                os.unlink(path + suffix)
+        os.replace(backup, path)
+    except OSError:
+        return f"The database could not be put back ({cause}); its copy from before is {backup}."
+    return "The database was put back as it was before."
 
 
 def copy_database(source: str, target: str) -> None:
@@ -219,9 +260,21 @@ def load(connection, descriptor: int) -> dict:
     path = sqlite_path(connection)
     os.lseek(descriptor, 0, os.SEEK_SET)
     if not path:
-        # By one transaction: all of it, or the database stays as it is.
-        words = ["pg_restore", "--clean", "--if-exists", "--single-transaction", "--no-owner", "--no-privileges"]
-        _postgresql(connection, words, stdin=descriptor)
+        with tempfile.TemporaryFile() as script:
+            words = ["pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges", "--file=-"]
+            _postgresql(None, words, stdin=descriptor, stdout=script)
+            script.seek(0)
+            # By one transaction: all of it and nothing else, or the database stays as it is.
+            words = [
+                "psql",
+                "--no-psqlrc",
+                "--quiet",
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                f"--command={_DROP_TABLES}",
+                "--file=-",
+            ]
+            _postgresql(connection, words, stdin=script, stdout=subprocess.DEVNULL)
         return {"aside": None}
     incoming = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.incoming")
     try:
@@ -231,18 +284,23 @@ def load(connection, descriptor: int) -> dict:
             os.fsync(target.fileno())
         refuse_damage(incoming)
         _refuse_newer_file(connection, incoming)
-        aside = f"{path}.before-restore-{datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%S.%fZ')}"
-        existed = os.path.exists(path)
-        # The files beside the database belong to its content; those that another one finds, it takes for its own.
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            if os.path.exists(path + suffix):
-                os.rename(path + suffix, aside + suffix)
-        os.rename(incoming, path)
+        return {"aside": put_in_place(incoming, path, "before-restore")}
     except OSError as error:
         raise RefusalError("database", f"the database could not be put in place: {error}") from error
     finally:
         _remove(incoming)
-    return {"aside": aside if existed else None}
+
+
+def put_in_place(incoming: str, path: str, occasion: str) -> str | None:
+    """Give an SQLite database its place; return where that went which was there."""
+    aside = f"{path}.{occasion}-{datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%S.%fZ')}"
+    existed = os.path.exists(path)
+    # The files beside the database belong to its content; those that another one finds, it takes for its own.
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.rename(path + suffix, aside + suffix)
+    os.rename(incoming, path)
+    return aside if existed else None
 
 
 def _refuse_newer_file(connection, incoming: str) -> None:
@@ -254,6 +312,254 @@ def _refuse_newer_file(connection, incoming: str) -> None:
     finally:
         connection.close()
         connection.settings_dict["NAME"] = path
+
+
+def target_connection():
+    """Return the connection of the other database. Refuses a backend that is not there."""
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    try:
+        return connections["target"]
+    except ImproperlyConfigured as error:
+        raise RefusalError("not_installed", str(error).partition("\n")[0]) from error
+
+
+def survey(source, target) -> dict:
+    """Return what a move from one database to another would find, and whether it is ``needed``.
+
+    Refuses what must not be moved, or could not be.
+    """
+    from django.db.utils import DatabaseError
+
+    reply: dict = {"needed": False, "source": _address(source), "target": _address(target), "source_rows": {}, "target_rows": {}}
+    there = _told(target)
+    try:
+        if target.vendor != "sqlite":
+            target.ensure_connection()
+        same = _same_database(source, target)
+    except DatabaseError as error:
+        raise RefusalError("unreachable", f"{there} cannot be used: {str(error).strip()}") from error
+    if same:
+        return reply
+    try:
+        reply["target_rows"] = count_rows(target)
+        if reply["target_rows"]:
+            pending_migrations(target)
+    except DatabaseError as error:
+        raise RefusalError("unreachable", f"{there} cannot be read: {error}") from error
+    except RefusalError as refusal:
+        raise RefusalError(refusal.kind, f"{there}: {refusal}") from refusal
+    reply["source_rows"] = count_rows(source)
+    if not _own_rows(source, reply["source_rows"]):
+        return reply
+    for connection in (source, target):
+        if connection.vendor not in ("sqlite", "postgresql"):
+            raise RefusalError("engine", f"{_told(connection)} is of the kind '{connection.vendor}', which content is not moved from or to")
+    pending = pending_migrations(source)
+    if pending:
+        raise RefusalError(
+            "pending", f"{_told(source)}, the one in use, lacks migrations ({', '.join(pending)}); bring it up to date before it is moved"
+        )
+    _refuse_content(source, target, reply["target_rows"])
+    return {**reply, "needed": True}
+
+
+def move(source, target) -> dict:
+    """Bring all that is in one database to another, or nothing; return what a survey does, and where an SQLite file went."""
+    from django.db import transaction
+
+    reply = survey(source, target)
+    if not reply["needed"]:
+        return {**reply, "aside": None}
+    path = sqlite_path(target)
+    incoming = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.incoming") if path else None
+    aside = None
+    try:
+        if path and incoming:
+            target.close()
+            _remove(incoming)
+            target.settings_dict["NAME"] = incoming
+            apply_migrations(target, [], [])
+        with transaction.atomic(using=source.alias):
+            if source.vendor == "postgresql":
+                _execute(source, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            with transaction.atomic(using=target.alias):
+                if not path:
+                    # Another host may be about to do the same.
+                    _execute(target, "SELECT pg_advisory_xact_lock(hashtext(%s))", [_MOVED])
+                    _refuse_content(source, target, count_rows(target))
+                    apply_migrations(target, [], [])
+                _copy_rows(source, target)
+        if path and incoming:
+            target.close()
+            refuse_damage(incoming)
+            with open(incoming, "rb") as stream:
+                os.fsync(stream.fileno())
+            aside = put_in_place(incoming, path, "before-move")
+            _remove(_note_path(path))
+    except Exception as error:
+        if isinstance(error, RefusalError) and error.kind == "content":
+            raise
+        words = str(error) if isinstance(error, RefusalError) else f"{type(error).__name__}: {str(error).strip()}"
+        raise RefusalError(
+            "move", f"moving to {_told(target)} failed: {words}. It has nothing of it, and {_told(source)} is as it was and in use."
+        ) from error
+    finally:
+        if path and incoming:
+            target.close()
+            target.settings_dict["NAME"] = path
+            _remove(incoming)
+    _leave_note(source, target)
+    return {**reply, "target_rows": count_rows(target), "aside": aside}
+
+
+def stored_models() -> list:
+    """Return the models that have a table of their own, those of many-to-many relations included."""
+    from django.apps import apps
+
+    return [model for model in apps.get_models(include_auto_created=True) if model._meta.managed and not model._meta.proxy]
+
+
+def count_rows(connection) -> dict[str, int]:
+    """Return the number of rows of each model that has a table."""
+    if not has_content(sqlite_path(connection)):
+        return {}
+    tables = set(connection.introspection.table_names())
+    return {
+        model._meta.label_lower: model._base_manager.using(connection.alias).count()
+        for model in stored_models()
+        if model._meta.db_table in tables
+    }
+
+
+def _own_rows(connection, rows: dict[str, int]) -> int:
+    """Return how many of the rows are there because somebody has put them there."""
+    from django.contrib.auth import get_user_model
+
+    number = sum(count for model, count in rows.items() if model not in _INCIDENTAL)
+    user = get_user_model()
+    if rows.get(user._meta.label_lower):
+        number -= user._base_manager.using(connection.alias).filter(**{user.USERNAME_FIELD: _OWN_USER}).count()
+    return number
+
+
+def _refuse_content(source, target, rows: dict[str, int]) -> None:
+    if not _own_rows(target, rows) or _is_copy(source, target):
+        return
+    path = sqlite_path(target)
+    if path and os.path.exists(_note_path(path)):
+        return  # it is set aside
+    content = ", ".join(f"{model} {count}" for model, count in rows.items() if count and model not in _INCIDENTAL)
+    raise RefusalError("content", f"{_told(target)} has content of its own ({content}), and so has {_told(source)}, the one in use")
+
+
+def _is_copy(source, target) -> bool:
+    """Tell whether the target holds nothing but what a run that ended early has moved there from the same source."""
+    from django.db.migrations.recorder import MigrationRecorder
+
+    recorder = MigrationRecorder(target)
+    if not recorder.has_table():
+        return False
+    names = {name for app, name in recorder.applied_migrations() if app == _MOVED}
+    return bool(names) and names == {_fingerprint(source, target)}
+
+
+def _fingerprint(source, target) -> str:
+    """Return a text for what the target has got from the source; it changes with each row."""
+    digest = hashlib.sha256(json.dumps([platform.node(), _address(source)]).encode())
+    tables = set(target.introspection.table_names())
+    for model in stored_models():
+        if model._meta.db_table in tables:
+            digest.update(model._meta.label_lower.encode())
+            for row in _rows(model, target):
+                digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def _rows(model, connection):
+    names = [field.attname for field in _fields(model)]
+    return model._base_manager.using(connection.alias).order_by("pk").values_list(*names).iterator(chunk_size=1000)
+
+
+def _fields(model) -> list:
+    return [field for field in model._meta.local_concrete_fields if not getattr(field, "generated", False)]
+
+
+def _copy_rows(source, target) -> None:
+    """Make the rows of the target those of the source, with their keys, in the transaction that is open."""
+    from django.core.management.color import no_style
+    from django.db.migrations.recorder import MigrationRecorder
+    from django.db.models.query import QuerySet
+
+    models = stored_models()
+    for model in models:  # in any order: the references are looked at in the end
+        _execute(target, f"DELETE FROM {target.ops.quote_name(model._meta.db_table)}")
+    for model in models:
+        fields = _fields(model)
+        names = [field.attname for field in fields]
+        size = max(target.ops.bulk_batch_size(fields, range(500)), 1)
+        rows = _rows(model, source)
+        try:
+            while batch := [model(**dict(zip(names, row))) for row in itertools.islice(rows, size)]:
+                # As it is stored, whatever the fields do before they are saved.
+                QuerySet(model, using=target.alias)._insert(batch, fields, raw=True, using=target.alias)
+        except Exception as error:
+            raise RefusalError("move", f"{model._meta.label_lower}: {type(error).__name__}: {str(error).strip()}") from error
+    for statement in target.ops.sequence_reset_sql(no_style(), models):
+        _execute(target, statement)
+    target.check_constraints()
+    before, after = count_rows(source), count_rows(target)
+    if before != after:
+        different = [model for model in before if before[model] != after.get(model)]
+        raise RefusalError("move", f"the numbers of rows differ after the copy, those of {', '.join(different)}")
+    recorder = MigrationRecorder(target)
+    recorder.migration_qs.filter(app=_MOVED).delete()
+    recorder.record_applied(_MOVED, _fingerprint(source, target))
+
+
+def _execute(connection, statement: str, parameters: list | None = None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+
+
+def _same_database(source, target) -> bool:
+    if source.vendor != target.vendor:
+        return False
+    here, there = sqlite_path(source), sqlite_path(target)
+    if here and there:
+        return os.path.realpath(here) == os.path.realpath(there)
+    if _address(source) == _address(target) or source.vendor != "postgresql":
+        return _address(source) == _address(target)
+    # The same server has several names.
+    identities = []
+    for connection in (source, target):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_postmaster_start_time(), current_database(), current_schema()")
+            identities.append(cursor.fetchone())
+    return identities[0] == identities[1]
+
+
+def _address(connection) -> dict[str, str]:
+    return {key.lower(): str(connection.settings_dict[key]) for key in ("ENGINE", "NAME", "HOST", "PORT")}
+
+
+def _told(connection) -> str:
+    address = _address(connection)
+    place = f"{address['host']}:{address['port']}".strip(":")
+    return f"the database {address['name']}" + (f" on {place}" if place else "")
+
+
+def _note_path(path: str) -> str:
+    return f"{path}.moved"
+
+
+def _leave_note(source, target) -> None:
+    """Tell the next run that an SQLite file has had its content moved elsewhere, so that it may be set aside."""
+    path = sqlite_path(source)
+    if path:
+        with suppress(OSError), open(_note_path(path), "w", encoding="utf-8") as note:  # without it, the way back is refused
+            note.write(f"Moved to {_told(target)} on {datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')}.\n")
 
 
 def read_names(connection) -> dict[str, list[str]]:
@@ -286,8 +592,6 @@ def _postgresql(connection, words: list[str], **streams) -> None:
             )
         (_psql, *arguments), more = connection.client.settings_to_cmd_args_env(connection.settings_dict, [])
         environment.update(more or {})
-        if words[0] == "pg_restore":
-            arguments = [*arguments[:-1], f"--dbname={arguments[-1]}"]
     try:
         process = subprocess.run([*words, *arguments], env=environment, stderr=subprocess.PIPE, check=False, **streams)
     except FileNotFoundError as error:
@@ -442,7 +746,7 @@ def _without_computing(find_function):
 
 def answer(request: dict) -> dict:
     """Do what the request asks for and return the reply."""
-    load_application(request["local_settings"])
+    load_application(request["local_settings"], request.get("target"))
     from django.db import connections
     from django.db.utils import DatabaseError
 
@@ -452,6 +756,10 @@ def answer(request: dict) -> dict:
             return {"pending": pending_migrations(connection), "database": str(connection.settings_dict["NAME"])}
         if request["action"] == "migrate":
             return migrate(connection, request["backup_directory"])
+        if request["action"] == "survey":
+            return survey(connection, target_connection())
+        if request["action"] == "move":
+            return move(connection, target_connection())
         if request["action"] == "check_dashboards":
             return check_dashboards(request["dashboards"])
         if request["action"] == "load":

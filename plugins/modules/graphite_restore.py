@@ -277,13 +277,18 @@ class Restore:
 
     def _load_database(self, copy: str) -> None:
         application = Application(self._module)
+        dump = None
         if self.manifest["database"]["vendor"] != "sqlite":
-            aside = os.path.join(self._module.params["directory"], f"database.before-restore-{self._stamp}")
-            with open(aside, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as target:
+            dump = os.path.join(self._module.params["directory"], f"database.before-restore-{self._stamp}")
+            with open(dump, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as target:
                 application.ask("dump", descriptor=target.fileno())
-            self.aside["database"] = aside
-        with open(copy, "rb") as source:
-            aside = application.ask("load", descriptor=source.fileno())["aside"]
+        try:
+            with open(copy, "rb") as source:
+                aside = application.ask("load", descriptor=source.fileno())["aside"] or dump
+        except ApplicationError:
+            if dump:
+                os.unlink(dump)  # the database is as it was
+            raise
         if aside:
             self.aside["database"] = aside
         shutil.rmtree(os.path.dirname(copy))

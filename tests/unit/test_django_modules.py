@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""graphite_migrate and graphite_user, run as Ansible runs them, on a real Django project of two migrations."""
+"""graphite_migrate, graphite_database_move and graphite_user, run as Ansible runs them, on a real Django project of two migrations."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ import local_settings
 globals().update(local_settings.__dict__)
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "application.things"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+"""
+MODELS = """
+from django.db import models
+class Thing(models.Model):
+    name = models.TextField()
+class Proxy(Thing):
+    class Meta:
+        proxy = True
 """
 FIRST = """
 from django.db import migrations, models
@@ -41,6 +49,19 @@ class Migration(migrations.Migration):
     ]
 """
 
+# Of several steps, the last of which finds no room.
+GROWING = """
+from django.db import migrations
+class Migration(migrations.Migration):
+    atomic = False
+    dependencies = [("things", "0001_initial")]
+    operations = [
+        migrations.RunSQL("CREATE TABLE things_large (content)"),
+        migrations.RunSQL("INSERT INTO things_large VALUES (zeroblob(100000))"),
+        migrations.RunSQL("INSERT INTO things_large VALUES (zeroblob(10000000))"),
+    ]
+"""
+
 
 class Project:
     def __init__(self, root: Path, run_module) -> None:
@@ -53,10 +74,9 @@ class Project:
         for package in (self.migrations, self.migrations.parent, self.migrations.parent.parent):
             (package / "__init__.py").touch()
         (root / "application" / "settings.py").write_text(SETTINGS)
+        (self.migrations.parent / "models.py").write_text(MODELS)
         self.settings = root / "local_settings.py"
-        self.settings.write_text(
-            f"SECRET_KEY = 'x'\nDATABASES = {{'default': {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': {str(self.database)!r}}}}}\n"
-        )
+        self.use(self.database)
         (self.migrations / "0001_initial.py").write_text(FIRST)
 
     def module(self, module, /, *flags, **arguments):
@@ -69,9 +89,30 @@ class Project:
         }
         return self.run_module(module, *flags, **arguments)
 
-    def sql(self, statement):
-        with closing(sqlite3.connect(self.database)) as connection, connection:
+    def sql(self, statement, database=None):
+        with closing(sqlite3.connect(database or self.database)) as connection, connection:
             return connection.execute(statement).fetchall()
+
+    def use(self, database):
+        self.settings.write_text(
+            f"SECRET_KEY = 'x'\nDATABASES = {{'default': {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': {str(database)!r}}}}}\n"
+        )
+
+
+class Moving:
+    """A project and a second place for its database."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.other = project.root / "other" / "project.db"
+        self.other.parent.mkdir()
+
+    def __getattr__(self, name):
+        return getattr(self._project, name)
+
+    def move(self, *flags, to=None):
+        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(to or self.other)}
+        return self.module("graphite_database_move", *flags, database=database)
 
 
 @pytest.fixture
@@ -83,6 +124,15 @@ def project(tmp_path, run_module):
 def migrated(project):
     assert project.module("graphite_migrate")["changed"]
     return project
+
+
+@pytest.fixture
+def moving(migrated):
+    migrated.module("graphite_user", name="alice", password="first-word")
+    migrated.sql("UPDATE auth_user SET id = 7")
+    migrated.sql("INSERT INTO auth_user_user_permissions (user_id, permission_id) SELECT 7, max(id) FROM auth_permission")
+    migrated.sql("INSERT INTO things_thing (name) VALUES ('first')")
+    return Moving(migrated)
 
 
 def test_check_mode_lists_what_is_pending_and_creates_nothing(project):
@@ -200,3 +250,122 @@ def test_a_host_without_graphite_web_would_get_a_dashboard(project):
     assert checked["changed"]
     assert checked["dashboards"][0]["graphs"][0]["targets"] == ["stats.a"]
     assert project.module("graphite_dashboard", **arguments)["kind"] == "not_installed"
+
+
+def test_everything_moves_to_another_database(moving):
+    checked = moving.move("--check")
+    assert checked["changed"]
+    assert checked["target"]["rows"]["auth.user"] == 1
+    assert not moving.other.exists()
+    before = moving.database.read_bytes()
+    moved = moving.move()
+    assert moved["changed"]
+    assert moved["target"]["rows"] == moved["source"]["rows"]
+    assert "auth.user_user_permissions" in moved["target"]["rows"]
+    assert str(moving.other) in moved["shown_diff"]
+    assert moving.database.read_bytes() == before
+    for table in ("auth_user", "auth_permission", "auth_user_user_permissions", "django_content_type", "things_thing"):
+        assert moving.sql(f"SELECT * FROM {table} ORDER BY id", moving.other) == moving.sql(f"SELECT * FROM {table} ORDER BY id")
+    moving.use(moving.other)
+    assert not moving.module("graphite_migrate")["changed"]
+    moving.module("graphite_user", name="bob", password="second-word")
+    assert moving.sql("SELECT id FROM auth_user WHERE username = 'bob'", moving.other) == [(8,)]
+    assert not moving.move()["changed"]
+
+
+def test_the_way_back_sets_aside_what_was_left_behind(moving):
+    moving.move()
+    moving.use(moving.other)
+    moving.sql("INSERT INTO things_thing (name) VALUES ('later')", moving.other)
+    back = moving.move(to=moving.database)
+    assert back["changed"]
+    assert moving.sql("SELECT name FROM things_thing ORDER BY id") == [("first",), ("later",)]
+    assert moving.sql("SELECT name FROM things_thing", back["aside"]) == [("first",)]
+    assert moving.sql("SELECT name FROM things_thing ORDER BY id", moving.other) == [("first",), ("later",)]
+
+
+def test_content_of_its_own_is_neither_overwritten_nor_shown(moving):
+    moving.move()
+    moving.sql("UPDATE things_thing SET name = 'its own'", moving.other)
+    for flags in ((), ("--check",)):
+        refused = moving.move(*flags)
+        assert refused["kind"] == "content"
+        assert "things.thing 1" in refused["msg"]
+        assert "graphite_web_database_move" in refused["msg"]
+    assert moving.sql("SELECT name FROM things_thing", moving.other) == [("its own",)]
+
+
+def test_what_a_run_that_ended_before_the_settings_has_left_is_replaced(moving):
+    moving.move()
+    moving.sql("UPDATE things_thing SET name = 'changed meanwhile'")
+    assert moving.move()["changed"]
+    assert moving.sql("SELECT name FROM things_thing", moving.other) == [("changed meanwhile",)]
+
+
+def test_without_content_there_is_nothing_to_move(migrated):
+    moving = Moving(migrated)
+    assert not moving.move()["changed"]
+    assert not moving.other.exists()
+
+
+def test_a_database_that_lacks_migrations_or_is_newer_is_not_moved(moving):
+    (moving.migrations / "0002_size.py").write_text(SECOND)
+    pending = moving.move()
+    assert pending["kind"] == "pending"
+    assert "things.0002_size" in pending["msg"]
+    (moving.migrations / "0002_size.py").unlink()
+    moving.sql("INSERT INTO django_migrations (app, name, applied) VALUES ('things', '0009_future', '2030-01-01')")
+    assert moving.move()["kind"] == "newer_database"
+    moving.sql("DELETE FROM django_migrations WHERE name = '0009_future'")
+    moving.move()
+    moving.sql("INSERT INTO django_migrations (app, name, applied) VALUES ('things', '0009_future', '2030-01-01')", moving.other)
+    newer = moving.move()
+    assert newer["kind"] == "newer_database"
+    assert str(moving.other) in newer["msg"]
+
+
+def test_a_move_that_fails_in_the_middle_leaves_nothing(moving):
+    moving.sql("INSERT INTO auth_user_groups (user_id, group_id) VALUES (7, 99)")  # a group that is not there
+    failed = moving.move()
+    assert failed["kind"] == "move"
+    assert "auth_user_groups" in failed["msg"]
+    assert list(moving.other.parent.iterdir()) == []
+    moving.sql("DELETE FROM auth_user_groups")
+    assert moving.move()["changed"]
+
+
+def test_a_full_disk_leaves_both_databases_as_they_were(moving, file_system):
+    file_system(moving.other.parent, "size=64k")
+    failed = moving.move()
+    assert "full" in failed["msg"]
+    assert list(moving.other.parent.iterdir()) == []
+    assert moving.sql("SELECT name FROM things_thing") == [("first",)]
+
+
+def test_a_full_disk_leaves_a_database_as_it_was_before_its_migration(migrated, file_system):
+    migrated.sql("INSERT INTO things_thing (name) VALUES ('kept')")
+    content = migrated.database.read_bytes()
+    file_system(migrated.database.parent, f"size={len(content) * 3}")
+    migrated.database.write_bytes(content)
+    (migrated.migrations / "0002_size.py").write_text(GROWING)
+    failed = migrated.module("graphite_migrate")
+    assert "full" in failed["msg"]
+    assert "put back" in failed["msg"]
+    assert migrated.sql("SELECT name FROM things_thing") == [("kept",)]
+    assert migrated.sql("SELECT name FROM sqlite_master WHERE name = 'things_large'") == []
+    (migrated.migrations / "0002_size.py").write_text(SECOND)
+    healed = migrated.module("graphite_migrate")
+    assert healed["applied"] == ["things.0002_size"], healed
+
+
+def test_a_password_of_a_database_is_not_shown(moving):
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(moving.other), "PASSWORD": "hid den"}
+    result = moving.module("graphite_database_move", "-vvv", database=database)
+    assert result["changed"]
+    assert "hid den" not in str(result)
+
+
+def test_a_backend_that_is_not_there_is_named(moving):
+    arguments = {"database": {"ENGINE": "nowhere.backend", "NAME": "x"}}
+    assert "nowhere" in moving.module("graphite_database_move", **arguments)["msg"]
+    assert moving.module("graphite_database_move", "--check", **arguments)["changed"]

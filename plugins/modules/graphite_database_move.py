@@ -1,0 +1,200 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: graphite_database_move
+short_description: Bring everything in graphite-web's database to another database
+version_added: 1.0.0
+description:
+  - Copies users, permissions, dashboards with their owners, events, saved graphs, tags, short URLs and sessions, with their
+    keys, from the database that graphite-web's settings name to O(database), which gets the schema of the installed release.
+    Passwords, links and logins stay valid.
+  - Everything is copied, or nothing. In PostgreSQL, it is one transaction; an SQLite file takes its place when it is whole.
+  - The database in use stays as it is, and in use. Let the settings name the other one, and have graphite-web reloaded;
+    what graphite-web writes between the copy and that is in the old database only.
+  - If there is nothing to copy because the database in use has no content, or because it is the same one, the module only
+    tells whether O(database) can be used.
+author:
+  - metricstack maintainers (@metricstack)
+extends_documentation_fragment:
+  - metricstack.graphite.django
+options:
+  database:
+    description:
+      - The other database, as an entry of Django's setting C(DATABASES). SQLite and PostgreSQL are known.
+      - A database with content of its own is refused. Only an SQLite file whose content this module has moved elsewhere before
+        (there is a file with C(.moved) at the end of its name beside it) is set aside, and what a run that ended early has left
+        is replaced.
+    type: dict
+    required: true
+    suboptions:
+      ENGINE:
+        description: Database backend.
+        type: str
+        required: true
+      NAME:
+        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(user).
+        type: str
+        required: true
+      USER:
+        description: User of the database server.
+        type: str
+        default: ""
+      PASSWORD:
+        description: Password of that user.
+        type: str
+        default: ""
+      HOST:
+        description: Host of the database server, or the directory of its socket.
+        type: str
+        default: ""
+      PORT:
+        description: Port of the database server.
+        type: str
+        default: ""
+      OPTIONS:
+        description: Options of the backend; not the place for secrets.
+        type: dict
+        default: {}
+attributes:
+  check_mode:
+    description: Counts what would be copied, refuses what would be refused, and changes nothing.
+    support: full
+  diff_mode:
+    description: Shows both databases and the number of rows in them.
+    support: full
+requirements:
+  - psycopg2 (Python library), for PostgreSQL
+notes:
+  - An SQLite file takes its own size of room twice.
+seealso:
+  - module: metricstack.graphite.graphite_migrate
+"""
+
+EXAMPLES = r"""
+- name: Bring users and dashboards to a database server
+  metricstack.graphite.graphite_database_move:
+    database:
+      ENGINE: django.db.backends.postgresql
+      NAME: graphite
+      USER: graphite
+      PASSWORD: "{{ vault_graphite_database_password }}"
+      HOST: db.example.org
+
+- name: And back
+  metricstack.graphite.graphite_database_move:
+    database:
+      ENGINE: django.db.backends.sqlite3
+      NAME: /var/lib/graphite/graphite.db
+"""
+
+RETURN = r"""
+source:
+  description: The database in use.
+  returned: success
+  type: dict
+  contains: &database
+    engine:
+      description: Database backend.
+      type: str
+    name:
+      description: Name of the database, or path of the file.
+      type: str
+    host:
+      description: Host of the server.
+      type: str
+    port:
+      description: Port of the server.
+      type: str
+    rows:
+      description: Number of rows, by model.
+      type: dict
+      sample:
+        auth.user: 3
+        dashboard.dashboard: 4
+target:
+  description: The other one, as it is now (in check mode, as it would be).
+  returned: success
+  type: dict
+  contains: *database
+aside:
+  description: Where an SQLite file went that was there before; null if none was.
+  returned: success
+  type: str
+  sample: /var/lib/graphite/graphite.db.before-move-20260102T030405.678901Z
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
+    DJANGO_ARGUMENT_SPEC,
+    Application,
+    ApplicationError,
+)
+
+CURES = {
+    "content": "Name a database without content; or, in the role graphite_web, set graphite_web_database_move to false to use this one"
+    " as it is and leave the other one behind.",
+    "not_installed": "Install what the backend needs, for PostgreSQL python3-psycopg2.",
+    "pending": "Use graphite_migrate, or run the role graphite_web once with graphite_web_database as it was.",
+    "unreachable": "See to the server, or correct database (in the role graphite_web, graphite_web_database). Nothing was changed.",
+    "engine": "Use SQLite or PostgreSQL, or, in the role graphite_web, set graphite_web_database_move to false to begin without content.",
+    "newer_database": "Nothing was changed.",
+    "move": "Run again when the cause is gone.",
+}
+
+
+def database(address: dict, rows: dict) -> dict:
+    return {**address, "rows": {model: number for model, number in rows.items() if number}}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **DJANGO_ARGUMENT_SPEC,
+            "database": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "ENGINE": {"type": "str", "required": True},
+                    "NAME": {"type": "str", "required": True},
+                    "USER": {"type": "str", "default": ""},
+                    "PASSWORD": {"type": "str", "default": "", "no_log": True},
+                    "HOST": {"type": "str", "default": ""},
+                    "PORT": {"type": "str", "default": ""},
+                    "OPTIONS": {"type": "dict", "default": {}},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    application = Application(module)
+    try:
+        found = application.ask("survey", target=module.params["database"])
+        moved = {**found, "target_rows": found["source_rows"] if found["needed"] else found["target_rows"], "aside": None}
+        if found["needed"] and not module.check_mode:
+            moved = application.ask("move", target=module.params["database"])
+    except ApplicationError as error:
+        if error.kind == "not_installed" and module.check_mode:
+            module.warn(f"Cannot look into the databases before graphite-web and what its database needs are installed: {error}")
+            module.exit_json(changed=True, source=None, target=None, aside=None)
+        cure = f" {CURES[error.kind]}" if error.kind in CURES else ""
+        module.fail_json(msg=f"graphite-web: {str(error).rstrip('.')}.{cure}", kind=error.kind, stderr=error.output)
+    source = database(found["source"], found["source_rows"])
+    target = database(found["target"], moved["target_rows"])
+    module.exit_json(
+        changed=found["needed"],
+        source=source,
+        target=target,
+        aside=moved["aside"],
+        diff={
+            "before": {"source": source, "target": database(found["target"], found["target_rows"])},
+            "after": {"source": source, "target": target},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
