@@ -34,7 +34,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
     if not str(variables["secret_key"] or "").strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
     problems.append(_time_zone_problem(variables["time_zone"]))
-    problems += _database_problems(variables["database"])
+    problems += _database_problems(variables["database"], variables["install_method"])
     problems += [
         f"graphite_web_settings has {name}, which is no name of a setting; settings are upper-case."
         for name in variables["settings"]
@@ -161,8 +161,10 @@ def _time_zone_problem(name: str) -> str | None:
     return None
 
 
-def _database_problems(database: dict) -> list[str]:
+def _database_problems(database: dict, install_method: str) -> list[str]:
     engine = database.get("engine") or _SQLITE
+    if install_method == "venv" and "mysql" in engine:
+        return [f"graphite_web_database: engine '{engine}' needs a driver that graphite_web_install_method 'venv' lacks; set it to package."]
     if not re.match(r"[A-Za-z_][\w.]*\.[\w.]+\Z", engine):
         return [f"graphite_web_database: engine '{engine}' is no Django backend; give one such as {_SQLITE}."]
     if engine == _SQLITE and not str(database.get("name", "/")).startswith("/"):

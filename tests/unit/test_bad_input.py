@@ -74,6 +74,15 @@ CASES = {
         {"graphite_web_remove_data": True},
         ["graphite_web_remove_data", "graphite_web_state", "absent"],
     ),
+    "driver that the virtual environment lacks": (
+        {"graphite_web_install_method": "venv", "graphite_web_database": {"engine": "django.db.backends.mysql", "name": "graphite"}},
+        ["graphite_web_database", "mysql", "graphite_web_install_method"],
+    ),
+    "unknown install method": ({"carbon_cache_install_method": "pip"}, ["carbon_cache_install_method", "pip"]),
+    "environment of pip that is no text": (
+        {"graphite_venv_build_environment": {"PIP_RETRIES": 3}},
+        ["graphite_venv_build_environment", "3"],
+    ),
     "unknown state": ({"statsd_state": "gone"}, ["statsd_state", "gone"]),
     "port out of range": ({"statsd_port": 81250}, ["statsd_port", "81250"]),
     "port used twice": (

@@ -96,6 +96,7 @@ def test_dashboards_are_judged_with_the_other_variables():
         "secret_key": "made on the host",
         "time_zone": "UTC",
         "database": {},
+        "install_method": "package",
         "settings": {},
         "users": [],
     }
