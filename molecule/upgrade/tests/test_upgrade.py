@@ -46,11 +46,12 @@ BEGIN = """
 sed -i s/bookworm/trixie/g /etc/apt/sources.list
 apt update
 apt upgrade --without-new-pkgs
-apt full-upgrade --download-only
-dpkg --unpack --force-confold /var/cache/apt/archives/graphite-web_*.deb
+apt clean
+apt install --reinstall --download-only graphite-web
+dpkg --unpack /var/cache/apt/archives/graphite-web_*.deb
 """
 GO_ON = """
-dpkg --configure -a
+dpkg --force-confdef --force-confold --configure -a
 apt -f install
 apt full-upgrade
 """
@@ -142,15 +143,15 @@ def test_carbon_collects_between_the_upgrade_and_the_next_run(host, run_python, 
     collects("rebooted")
 
 
-def test_site_yml_brings_the_stack_after_it(kept, playbook, host, run_module):
+def test_site_yml_brings_the_stack_after_it(playbook, run_module):
     status, output = playbook("site.yml", check=True)
     assert status == 0, output
     status, output = playbook("site.yml")
     assert status == 0, output
     assert "changed=0" not in output
+    # The two releases have the same migrations.
     migrated = run_module("graphite_migrate", "--check", user="_graphite", python_path=["/etc/graphite"])
     assert migrated["pending"] == [], migrated
-    assert host.run("ls /var/lib/graphite/graphite.db.*Z").rc == 0
 
 
 def test_nothing_is_lost(kept, snapshot, http_get, counter_comes_back):
@@ -166,6 +167,18 @@ def test_a_second_run_changes_nothing_and_the_stack_proves_itself(playbook, tmp_
     assert "changed=0" in output, output
     status, output = playbook("verify.yml", {"verify_artifacts_directory": str(tmp_path)})
     assert status == 0, output
+
+
+def test_a_database_of_a_newer_release_is_not_touched(playbook, host, run_python):
+    """As after a step back to older packages."""
+    execute = "import sqlite3, sys; c = sqlite3.connect('/var/lib/graphite/graphite.db'); c.execute(sys.argv[1]); c.commit()"
+    run_python(execute, "INSERT INTO django_migrations (app, name, applied) VALUES ('dashboard', '0009_future', '2030-01-01')")
+    before = host.run("sha256sum /var/lib/graphite/graphite.db*").stdout
+    status, output = playbook("site.yml")
+    assert status != 0
+    assert "dashboard.0009_future" in output, output
+    assert host.run("sha256sum /var/lib/graphite/graphite.db*").stdout == before
+    run_python(execute, "DELETE FROM django_migrations WHERE name = '0009_future'")
 
 
 def test_the_upgraded_stack_survives_a_reboot(host, wait_until, counter_comes_back):
