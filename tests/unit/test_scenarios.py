@@ -31,5 +31,5 @@ def test_every_scenario_is_run_by_default():
 
 
 def test_every_suite_that_is_defined_is_run():
-    suites = yaml.safe_load((ROOT / "molecule" / "shared" / "suites.yml").read_text())["shared_suites"]
+    suites = yaml.safe_load((ROOT / "molecule" / "shared" / "vars" / "suites.yml").read_text())["shared_suites"]
     assert set(suites) <= {suite for scenario, suite in rows("main") + rows("other") if scenario == "default"}
