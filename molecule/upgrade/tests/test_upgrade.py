@@ -71,7 +71,7 @@ def snapshot(host, render, run_python):
         spans = [(began - first - 300, began - last) for first, last, _step in AGES]
         return {
             "old points": [render("upgrade.old", **{"from": since, "until": until}) for since, until in spans],
-            "points of StatsD": render("stats.*.upgrade.*.count", **{"from": began - 600, "until": began}),
+            "points of StatsD": render("stats.counters.upgrade.before.count", **{"from": began - 600, "until": began}),
             "rows": json.loads(run_python(ROWS, *TABLES)),
             "secret key": host.run("sha256sum /etc/graphite/secret_key").stdout,
         }
