@@ -4,11 +4,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-SCENARIOS = sorted((Path(__file__).resolve().parents[2] / "molecule").glob("*/molecule.yml"))
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = sorted((ROOT / "molecule").glob("*/molecule.yml"))
+
+
+def rows(kind):
+    (words,) = re.findall(rf"(?m)^{kind}_rows=\((.*)\)$", (ROOT / "script" / "test").read_text())
+    return [tuple(word.split(":")) for word in words.split()]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.parent.name)
@@ -16,3 +24,12 @@ def test_every_scenario_has_tests_and_runs_them(scenario):
     assert any("\ndef test_" in path.read_text() for path in scenario.parent.glob("tests/test_*.py"))
     assert "    - verify\n" in scenario.read_text()
     assert "    - idempotence\n" in scenario.read_text()
+
+
+def test_every_scenario_is_run_by_default():
+    assert {scenario for scenario, _suite in rows("main")} == {path.parent.name for path in SCENARIOS}
+
+
+def test_every_suite_that_is_defined_is_run():
+    suites = yaml.safe_load((ROOT / "molecule" / "shared" / "vars" / "suites.yml").read_text())["shared_suites"]
+    assert set(suites) <= {suite for scenario, suite in rows("main") + rows("other") if scenario == "default"}

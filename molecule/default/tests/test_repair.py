@@ -61,6 +61,21 @@ def test_links_of_the_application_give_nothing_away(host, healed):
     host.run("rm /var/lib/graphite/whisper/stats/link /var/lib/graphite/whisper/stats/second /var/lib/victim")
 
 
+def test_processes_that_are_older_than_their_packages_are_replaced(host, healed):
+    def processes():
+        services = (f"systemctl show --property MainPID --value {unit}" for unit in ("carbon-cache@a", "statsd"))
+        return [host.run(command).stdout.split() for command in (*services, "pgrep -u _graphite apache2")]
+
+    before = processes()
+    assert all(before), before
+    host.run("cd /var/lib/dpkg/info && touch python3-whisper.list nodejs.list graphite-web.list")
+    assert "changed=0" not in healed("packages", check_first=True)
+    after = processes()
+    assert not any(set(old) & set(new) for old, new in zip(before, after)), (before, after)
+    assert all(after), after
+    assert "changed=0" in healed("packages")
+
+
 def test_the_secret_key_stays_and_no_secret_is_shown(host, playbook):
     before = fingerprint(host, "/etc/graphite/secret_key")
     status, output = playbook("graphite_web.yml", {"graphite_web_settings": {"EMAIL_HOST_PASSWORD": "not to be seen"}})

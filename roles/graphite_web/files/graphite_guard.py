@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Closes what graphite-web leaves open to everybody who reaches it; local_settings.py names both parts.
+"""Closes what graphite-web leaves open to everybody who reaches it, and opens what a newer Python has closed.
+
+local_settings.py names both parts.
 
 For graphite-web 1.1.8 to 1.2.1 on Django 3.2 to 5.2. Installed by the role metricstack.graphite.graphite_web, which
 overwrites changes by hand.
@@ -8,8 +10,11 @@ overwrites changes by hand.
 
 from __future__ import annotations
 
+import inspect
+
 from django.http import HttpResponseBadRequest
 from django.utils.http import url_has_allowed_host_and_scheme
+from graphite import functions
 from graphite.finders.standard import StandardFinder
 
 # A picture of this many pixels on each side takes some 270 MB while it is drawn.
@@ -30,6 +35,8 @@ class ConfinedFinder(StandardFinder):
 
 def guard(get_response):
     """Django middleware that refuses pictures beyond any screen, and redirects to other sites."""
+    if "getargspec" in functions.functionInfo.__code__.co_names and not hasattr(inspect, "getargspec"):
+        functions.functionInfo = _describe
 
     def guarded(request):
         request.body  # noqa: B018  # views that read it themselves cannot after its form fields have been read
@@ -43,6 +50,19 @@ def guard(get_response):
         return response
 
     return guarded
+
+
+def _describe(name, function):
+    """Describe a function for ``/functions``, which Grafana reads; graphite-web 1.1.8 does by what Python 3.11 has dropped."""
+    parameters = [str(parameter) for parameter in inspect.signature(function).parameters.values()]
+    return {
+        "name": name,
+        "function": f"{name}({', '.join(parameters[1:])})",
+        "description": inspect.getdoc(function),
+        "module": function.__module__,
+        "group": getattr(function, "group", "Ungrouped"),
+        "params": getattr(function, "params", None),
+    }
 
 
 def _refusal(reason: str) -> HttpResponseBadRequest:
