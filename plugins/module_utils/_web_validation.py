@@ -164,7 +164,7 @@ def _time_zone_problem(name: str) -> str | None:
 def _database_problems(database: dict, install_method: str) -> list[str]:
     engine = database.get("engine") or _SQLITE
     if install_method == "venv" and "mysql" in engine:
-        return [f"graphite_web_database: engine '{engine}' needs a driver that graphite_web_install_method 'venv' lacks; set it to package."]
+        return [f"graphite_web_database: engine '{engine}' needs a driver that graphite_web_install_method venv lacks; use package."]
     if not re.match(r"[A-Za-z_][\w.]*\.[\w.]+\Z", engine):
         return [f"graphite_web_database: engine '{engine}' is no Django backend; give one such as {_SQLITE}."]
     if engine == _SQLITE and not str(database.get("name", "/")).startswith("/"):

@@ -94,7 +94,7 @@ def main() -> None:
         if half:
             listed = ", ".join(f"{name} ({state})" for name, state in sorted(half.items()))
             problems.append(
-                f"the installation of packages has begun and not ended: {listed}. Run: dpkg --configure -a && apt-get -f install"
+                f"the installation of packages has begun and not ended: {listed}. Run: dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
             )
         elif missing:
             _packages.refuse_uninstallable(missing)
