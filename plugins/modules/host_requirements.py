@@ -85,17 +85,14 @@ def main() -> None:
     try:
         _packages.refuse_other_systems()
         states = _packages.read_states()
-        missing = [
-            name for name in module.params["packages"] if states.get(name) not in ("installed", "triggers-awaited", "triggers-pending")
-        ]
+        missing = [name for name in module.params["packages"] if states.get(name) not in _packages.INSTALLED]
         half = _packages.half_installed(states)
         # What is half installed elsewhere is in apt's way only.
         half = half if missing else {name: state for name, state in half.items() if name in module.params["packages"]}
         if half:
             listed = ", ".join(f"{name} ({state})" for name, state in sorted(half.items()))
-            problems.append(
-                f"the installation of packages has begun and not ended: {listed}. Run: dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
-            )
+            cure = "dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
+            problems.append(f"the installation of packages has begun and not ended: {listed}. Run: {cure}")
         elif missing:
             _packages.refuse_uninstallable(missing)
     except _packages.UninstallableError as error:
@@ -103,10 +100,8 @@ def main() -> None:
     except _packages.PackageError as error:
         problems.append(str(error))
     if problems:
-        module.fail_json(
-            msg="This host cannot carry what is wanted; nothing was changed:\n" + "\n".join(f"- {problem}" for problem in problems),
-            problems=problems,
-        )
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        module.fail_json(msg=f"This host cannot carry what is wanted; nothing was changed:\n{listed}", problems=problems)
     module.exit_json(changed=False, missing=missing)
 
 
