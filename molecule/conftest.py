@@ -22,6 +22,7 @@ UNITS = ("carbon-cache@a", "statsd", "apache2")
 VENV = os.environ.get("MOLECULE_INSTALL_METHOD") == "venv"
 # The interpreter that has whisper and graphite-web.
 PYTHON = "/opt/graphite/venv/bin/python" if VENV else "/usr/bin/python3"
+MODULE_DEFAULTS = {f"metricstack.graphite.graphite_{name}": {"python": PYTHON} for name in ("backup", "dashboard", "migrate", "user")}
 
 
 def values(series):

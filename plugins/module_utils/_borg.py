@@ -67,6 +67,9 @@ class Backups:
 
     def prepare(self) -> bool:
         """Make the repository unless it is there, and free it from what a killed run left; tell whether it was made."""
+        version = re.search(r"\d+\.\d+", self._run("--version").decode())
+        if version and tuple(map(int, version[0].split("."))) < (1, 2):
+            raise BackupError(f"Borg is {version[0]}, which takes no stream; 1.2 or later is needed, as in Debian 12 and Ubuntu 22.04")
         made = not self.exists
         if made:
             # Under another name until it is whole.

@@ -10,6 +10,7 @@ import re
 from urllib.parse import quote, urlencode
 
 import pytest
+from conftest import MODULE_DEFAULTS
 
 SHOP = {
     "name": '商店 "shop"',
@@ -38,7 +39,9 @@ def dashboards(playbook, tmp_path):
             {"name": "Results", "ansible.builtin.debug": {"msg": "RESULTS:{{ outcome.results | to_json | b64encode }}"}},
         ]
         path = tmp_path / "dashboards.yml"
-        path.write_text(json.dumps([{"name": "Dashboards", "hosts": "all", "gather_facts": False, "tasks": tasks}]))
+        path.write_text(
+            json.dumps([{"name": "Dashboards", "hosts": "all", "gather_facts": False, "tasks": tasks, "module_defaults": MODULE_DEFAULTS}])
+        )
         status, output = playbook(path, check=check)
         assert status == 0, output
         return json.loads(base64.b64decode(re.search(r"RESULTS:([\w+/=]+)", output).group(1)))

@@ -8,7 +8,7 @@ import json
 import re
 
 import pytest
-from conftest import VENV
+from conftest import PYTHON, VENV
 
 DATABASE = "/var/lib/graphite/graphite.db"
 SQL = """
@@ -218,7 +218,11 @@ def test_a_database_from_before_migrations_is_adopted(host, playbook, run_python
 
 
 def test_settings_that_fall_back_are_not_migrated(host, playbook, tmp_path):
-    task = {"name": "Migrate", "metricstack.graphite.graphite_migrate": {"local_settings": "settings_elsewhere"}, "become": True}
+    task = {
+        "name": "Migrate",
+        "metricstack.graphite.graphite_migrate": {"local_settings": "settings_elsewhere", "python": PYTHON},
+        "become": True,
+    }
     path = tmp_path / "migrate.yml"
     path.write_text(
         json.dumps([{"name": "Migrate with settings that are not there", "hosts": "all", "gather_facts": False, "tasks": [task]}])
