@@ -163,8 +163,8 @@ with sqlite3.connect("/var/lib/graphite/graphite.db", timeout=30) as connection:
 
 @pytest.fixture
 def store_dashboard(run_python):
-    yield lambda state: run_python(STORE, json.dumps(state))
-    run_python(STORE)
+    yield lambda state: run_python(STORE, json.dumps(state), user="_graphite")
+    run_python(STORE, user="_graphite")
 
 
 def test_a_stored_dashboard_loses_markup_and_keeps_titles(http_get, store_dashboard):

@@ -32,8 +32,8 @@ BARE = (
     "height",
     "graphs",
 )
-# Answers whose names the pages write into trees and lists as they are, as JSON begins or goes on.
-LISTS = re.compile(rb'\{"(templates|metrics)"|\[.*"leaf"', re.DOTALL)
+# How answers begin whose names the pages write into trees and lists as they are.
+LISTS = re.compile(rb'\s*(\[\s*\{\s*"text"|\{\s*"(templates|metrics)")')
 LIST_MARKUP = {b"<": b"&lt;", b">": b"&gt;", b'\\"': b"&quot;"}
 # What ends the text in a link of the search box, which the browser decodes twice.
 LINK_END = re.compile(rb"""['"<>\\&]|%[0-9a-fA-F]{2}""")
