@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -118,6 +118,82 @@ def test_nobody_is_sent_to_another_site(http_get, path, data):
     status, headers, _body = http_get(path, data=data)
     # graphite-web 1.2.1 sends them to its own first page.
     assert (status, headers.get("Location")) in ((400, None), (302, "/"))
+
+
+IMAGE = "<img src=x onerror=alert(1)>"
+
+
+def dashboard(units="hours"):
+    times = {"type": "relative", "relativeStartQuantity": "2", "relativeStartUnits": units, "relativeUntilUnits": "now"}
+    graph = ["target=x", {"target": ["aliasSub(x,'<','>')"], "title": "a < b"}, "/render?target=x"]
+    return {
+        "name": "old",
+        "timeConfig": times,
+        "graphSize": {"width": 400, "height": 250},
+        "refreshConfig": {"enabled": False, "interval": 60000},
+        "graphs": [graph],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "cookie"),
+    [
+        (f"/dashboard/{quote(IMAGE)}", None, ""),
+        (f"/dashboard/load_template/a/{quote(IMAGE)}", None, ""),
+        (f"/dashboard?theme={quote(IMAGE)}", None, ""),
+        (f"/composer/mygraph?action=save&url=x&graphName={quote(IMAGE)}", None, ""),
+        ("/render?target=x&format=json&jsonp=alert(1)//", None, ""),
+        ("/dashboard/create-temporary", form(state=json.dumps(dashboard(units=IMAGE))), ""),
+        ("/dashboard", None, "ys-defaultGraphParams=" + quote(f's:{{"from":"-2{IMAGE}"}}')),
+    ],
+)
+def test_markup_is_refused_where_pages_would_run_it(http_get, path, data, cookie):
+    status, headers, body = http_get(path, data=data, headers={"Cookie": cookie})
+    assert (status, headers["Content-Type"]) == (400, "text/plain")
+    assert b"img" not in body
+    assert ("Max-Age=0" in headers.get("Set-Cookie", "")) == bool(cookie)
+
+
+@pytest.mark.parametrize("path", ["/metrics/find?query=x&from=", "/render?target=x&from=", "/composer/mygraph?graphName=a&action="])
+def test_what_graphite_web_says_about_a_request_is_no_page(http_get, path):
+    _status, headers, _body = http_get("/account/login", data=form(username="admin", password=PASSWORD, nextPage="/dashboard"))
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    _status, headers, body = http_get(path + quote("<script>alert(1)</script>"), headers={"Cookie": cookie})
+    assert headers["Content-Type"].startswith("text/plain") or b"<script>alert" not in body
+
+
+STORE = """
+import sqlite3, sys
+with sqlite3.connect("/var/lib/graphite/graphite.db", timeout=30) as connection:
+    connection.execute("DELETE FROM dashboard_dashboard WHERE name = 'old'")
+    connection.executemany("INSERT INTO dashboard_dashboard (name, state) VALUES ('old', ?)", [[text] for text in sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def store_dashboard(run_python):
+    yield lambda state: run_python(STORE, json.dumps(state), user="_graphite")
+    run_python(STORE, user="_graphite")
+
+
+def test_a_stored_dashboard_loses_markup_and_keeps_titles(http_get, store_dashboard):
+    store_dashboard(dashboard(units=IMAGE))
+    state = json.loads(http_get("/dashboard/load/old")[2])["state"]
+    assert state["timeConfig"]["relativeStartUnits"] == IMAGE.strip("<>")
+    assert state["graphs"] == dashboard()["graphs"]
+    status, _headers, body = http_get("/dashboard/old")
+    assert status == 200
+    assert b"\\u003Cimg" not in body
+
+
+def test_a_series_whose_name_is_markup_is_text_in_the_tree(host, http_get):
+    path = "/var/lib/graphite/whisper/zz<img+src=x+onerror=alert(1)>.wsp"
+    assert host.run(f"install -o _graphite -m 0644 /dev/null '{path}'").rc == 0
+    try:
+        _status, _headers, body = http_get("/metrics/find?query=zz*&format=treejson")
+    finally:
+        host.run(f"rm '{path}'")
+    assert [node["text"] for node in json.loads(body)] == ["zz&lt;img src=x onerror=alert(1)&gt;"]
 
 
 def test_the_host_answers_to_its_name_and_address(host, http_get, address):

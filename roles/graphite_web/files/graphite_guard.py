@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """Closes what graphite-web leaves open to everybody who reaches it, and opens what a newer Python has closed.
 
-local_settings.py names both parts.
+local_settings.py names the parts.
 
 For graphite-web 1.1.8 to 1.2.1 on Django 3.2 to 5.2. Installed by the role metricstack.graphite.graphite_web, which
 overwrites changes by hand.
@@ -11,7 +11,11 @@ overwrites changes by hand.
 from __future__ import annotations
 
 import inspect
+import json
+import re
 
+from django.apps import apps
+from django.db.models.signals import post_init
 from django.http import HttpResponseBadRequest
 from django.utils.http import url_has_allowed_host_and_scheme
 from graphite import functions
@@ -19,6 +23,25 @@ from graphite.finders.standard import StandardFinder
 
 # A picture of this many pixels on each side takes some 270 MB while it is drawn.
 PICTURE_LIMIT = 8192
+MARKUP = re.compile(r'[<>"]')
+# Parts of a dashboard that its page writes into its markup as they are. Titles and targets it encodes.
+BARE = (
+    "relativeStartQuantity",
+    "relativeStartUnits",
+    "relativeUntilQuantity",
+    "relativeUntilUnits",
+    "from",
+    "until",
+    "width",
+    "height",
+    "graphs",
+)
+# How answers begin whose names the pages write into trees and lists as they are.
+LISTS = re.compile(rb'\s*(\[\s*\{\s*"text"|\{\s*"(templates|metrics)")')
+LIST_MARKUP = {b"<": b"&lt;", b">": b"&gt;", b'\\"': b"&quot;"}
+# What ends the text in a link of the search box, which the browser decodes twice.
+LINK_END = re.compile(rb"""['"<>\\&]|%[0-9a-fA-F]{2}""")
+COOKIE = re.compile(r"(?:^|;)\s*ys-defaultGraphParams=([^;]*)")
 
 
 class ConfinedFinder(StandardFinder):
@@ -34,16 +57,21 @@ class ConfinedFinder(StandardFinder):
 
 
 def guard(get_response):
-    """Django middleware that refuses pictures beyond any screen, and redirects to other sites."""
+    """Django middleware, the first: refuses pictures beyond any screen, markup where none belongs, and redirects to other sites."""
+    for model in ("Dashboard", "Template"):
+        post_init.connect(_disarm, sender=apps.get_model("dashboard", model))
     if "getargspec" in functions.functionInfo.__code__.co_names and not hasattr(inspect, "getargspec"):
         functions.functionInfo = _describe
 
     def guarded(request):
         request.body  # noqa: B018  # views that read it themselves cannot after its form fields have been read
-        for parameters in (request.GET, request.POST):
-            for side in ("width", "height"):
-                if any(_number(value) > PICTURE_LIMIT for value in parameters.getlist(side)):
-                    return _refusal(f"{side} must not exceed {PICTURE_LIMIT} pixels")
+        refused = next(_problems(request), None)
+        if refused:
+            return _refusal(refused)
+        if not all(map(_is_harmless_cookie, COOKIE.findall(request.META.get("HTTP_COOKIE", "")))):
+            response = _refusal("the cookie with the times of the graphs held markup; load the page again")
+            response.delete_cookie("ys-defaultGraphParams", path=request.path.partition("/dashboard")[0] + "/dashboard")
+            return response
         response = get_response(request)
         if not url_has_allowed_host_and_scheme(response.headers.get("Location", "/"), allowed_hosts={request.get_host()}):
             return _refusal("graphite-web sends nobody to another site")
@@ -63,6 +91,78 @@ def _describe(name, function):
         "group": getattr(function, "group", "Ungrouped"),
         "params": getattr(function, "params", None),
     }
+
+
+def plain(get_response):
+    """Django middleware, the last, so that nothing is compressed yet: sends text as text, and names in lists as text."""
+
+    def sent(request):
+        response = get_response(request)
+        kind, content = response.headers.get("Content-Type", ""), getattr(response, "content", b"")
+        if kind.startswith("text/html") and not content.lstrip().startswith(b"<"):
+            response.headers["Content-Type"] = "text/plain; charset=utf-8"
+        elif kind.startswith("application/json") and LISTS.match(content):
+            response.content = re.sub(rb"<|>|\\.", lambda found: LIST_MARKUP.get(found[0], found[0]), content)
+        elif getattr(request.resolver_match, "url_name", "") == "browser_search":
+            response.content = b",".join(name for name in content.split(b",") if not LINK_END.search(name))
+        return response
+
+    return sent
+
+
+def _problems(request):
+    if re.search(r"[<>\\]", request.path_info):
+        yield "a name must not hold < > \\"
+    if request.GET.get("action") == "save" and MARKUP.search(request.GET.get("graphName", "")):
+        yield 'the name of a graph must not hold < > "'
+    for parameters in (request.GET, request.POST):
+        for side in ("width", "height"):
+            if any(_number(value) > PICTURE_LIMIT for value in parameters.getlist(side)):
+                yield f"{side} must not exceed {PICTURE_LIMIT} pixels"
+        if any(MARKUP.search(value) for value in parameters.getlist("theme")):
+            yield "theme must be the name of a theme"
+        if not all(re.fullmatch(r"[\w$.\[\]]*", value) for value in parameters.getlist("jsonp")):
+            yield "jsonp must be the name of a function"
+        if any(_disarmed(value) for value in parameters.getlist("state")):
+            yield 'the times, sizes and addresses of a dashboard must not hold < > "'
+
+
+def _is_harmless_cookie(value: str) -> bool:
+    # The page evaluates what the cookie holds, decoded as JavaScript's unescape does.
+    text = re.sub(r"%u([0-9a-fA-F]{4})|%([0-9a-fA-F]{2})", lambda found: chr(int(found[1] or found[2], 16)), value)
+    if text == "s:":
+        return True
+    try:
+        parameters = json.loads(text[2:])
+    except ValueError:
+        return False
+    return text.startswith("s:") and _clean(parameters) == parameters
+
+
+def _disarm(instance, **_kwargs) -> None:
+    """Take the markup out of a dashboard that is stored already."""
+    state = _disarmed(instance.__dict__.get("state"))
+    if state:
+        instance.state = state
+
+
+def _disarmed(text: str | None) -> str | None:
+    """Return the state of a dashboard without markup, or None if it holds none."""
+    try:
+        state = json.loads(text or "null")
+    except ValueError:
+        return None
+    clean = _clean(state)
+    return None if clean == state else json.dumps(clean)
+
+
+def _clean(value, bare: bool = False):
+    if isinstance(value, dict):
+        # An object with numbers for names passes for a list.
+        return {key: _clean(item, key in BARE or key.isdigit()) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item, bare) for item in value]
+    return MARKUP.sub("", value) if bare and isinstance(value, str) else value
 
 
 def _refusal(reason: str) -> HttpResponseBadRequest:

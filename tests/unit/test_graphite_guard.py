@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What the role graphite_web puts before graphite-web, before views that answer as graphite-web's do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import quote, unquote
+
+import django
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import re_path
+
+ROLE_FILES = Path(__file__).resolve().parents[2] / "roles" / "graphite_web" / "files"
+IMAGE = "<img src=x onerror=alert(1)>"
+MODELS = """
+from django.db import models
+class Dashboard(models.Model):
+    name = models.CharField(primary_key=True, max_length=128)
+    state = models.TextField()
+class Template(models.Model):
+    name = models.CharField(primary_key=True, max_length=128)
+    state = models.TextField()
+"""
+ANSWERS = {
+    "sentence": (f"Invalid operation '{IMAGE}'", "text/html"),
+    "page": ("\n<html><body>a &lt; b</body></html>", "text/html"),
+    "tree": (json.dumps([{"text": IMAGE, "id": 'a"onmouseover="alert(1)', "leaf": 1}, {"text": "end\\", "id": "a"}]), "application/json"),
+    "templates": (json.dumps({"templates": [{"name": IMAGE}]}), "application/json"),
+    "series": (json.dumps([{"target": "a < b", "tags": {"name": "text"}}]), "application/json"),
+    "search": ("ok.cpu,a');alert(1);(',b%27c,d<e,ok.disk", "text/plain"),
+}
+
+
+def state(**parts):
+    return {
+        "name": "a",
+        "timeConfig": {"type": "relative", "relativeStartQuantity": "2", "relativeStartUnits": "hours", **parts.get("time", {})},
+        "graphSize": {"width": 400, "height": 250, **parts.get("size", {})},
+        "defaultGraphParams": {"from": "-2hours", "until": "now", **parts.get("parameters", {})},
+        "graphs": parts.get(
+            "graphs", [["target=x", {"target": ["aliasSub(x,'<','\">')"], "title": 'a < "b"'}, "/render?title=a%20%3C%20b"]]
+        ),
+    }
+
+
+HARMFUL = [
+    {"time": {"relativeStartUnits": IMAGE}},
+    {"time": {"relativeUntilQuantity": [["1", IMAGE]]}},
+    {"time": {"__proto__": {"relativeStartUnits": IMAGE}}},
+    {"size": {"width": '1" onload="alert(1)'}},
+    {"parameters": {"from": f"-2{IMAGE}"}},
+    {"graphs": [["", {"target": []}, "", '1" onload="alert(1)']]},
+    {"graphs": {"length": 1, "0": ["", {}, "", '1" onload="alert(1)']}},
+    {"graphs": {"length": 1, "0": {"3": '1" onload="alert(1)'}}},
+]
+
+
+@pytest.fixture(scope="module")
+def dashboards(tmp_path_factory):
+    """Return the models, in a Django project with the middleware of the role."""
+    root = tmp_path_factory.mktemp("graphite")
+    (root / "dashboard").mkdir()
+    (root / "dashboard" / "__init__.py").touch()
+    (root / "dashboard" / "models.py").write_text(MODELS)
+    urls = ModuleType("graphite_urls")
+    finder = ModuleType("graphite.finders.standard")
+    finder.StandardFinder = object
+    modules = {"graphite": ModuleType("graphite"), "graphite.finders": ModuleType("graphite.finders"), finder.__name__: finder}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root))
+        patch.syspath_prepend(str(ROLE_FILES))
+        for name, module in {**modules, urls.__name__: urls}.items():
+            patch.setitem(sys.modules, name, module)
+        settings.configure(
+            ALLOWED_HOSTS=["*"],
+            DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+            DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+            INSTALLED_APPS=["dashboard"],
+            MIDDLEWARE=["graphite_guard.guard", "django.middleware.gzip.GZipMiddleware", "graphite_guard.plain"],
+            ROOT_URLCONF="graphite_urls",
+        )
+        django.setup()
+        models = importlib.import_module("dashboard.models")
+        urls.urlpatterns = _patterns(models)
+        with connection.schema_editor() as editor:
+            editor.create_model(models.Dashboard)
+            editor.create_model(models.Template)
+        yield models
+
+
+def _patterns(models):
+    def load(_request, name):
+        return HttpResponse(models.Dashboard.objects.get(name=name).state, content_type="application/json")
+
+    def answer(request, name="sentence"):
+        text, kind = ANSWERS.get(name, ANSWERS["sentence"])
+        return HttpResponse(text, content_type=kind)
+
+    return [
+        re_path("^browser/search$", lambda request: answer(request, "search"), name="browser_search"),
+        re_path("^answer/(.+)$", answer),
+        re_path("^dashboard/load/(.+)$", load),
+        re_path("", answer),
+    ]
+
+
+@pytest.fixture
+def client(dashboards):
+    return Client()
+
+
+@pytest.mark.parametrize("parts", HARMFUL, ids=repr)
+def test_markup_in_the_times_and_sizes_of_a_dashboard_is_refused_and_taken_out_of_what_is_stored(client, dashboards, parts):
+    text = json.dumps(state(**parts))
+    response = client.post("/dashboard/create-temporary", {"state": text})
+    assert (response.status_code, response.headers["Content-Type"]) == (400, "text/plain")
+    dashboards.Dashboard.objects.all().delete()
+    dashboards.Dashboard.objects.bulk_create([dashboards.Dashboard(name="old")])
+    dashboards.Dashboard.objects.update(state=text)
+    loaded = client.get("/dashboard/load/old").content.decode()
+    assert "<img" not in loaded
+    assert '\\" on' not in loaded
+
+
+def test_titles_and_targets_keep_their_marks(client, dashboards):
+    text = json.dumps(state())
+    assert client.post("/dashboard/save/a", {"state": text}).status_code == 200
+    dashboards.Dashboard.objects.create(name="kept", state=text)
+    assert client.get("/dashboard/load/kept").json() == json.loads(text)
+
+
+def test_a_state_that_is_no_json_is_left_to_graphite_web(client):
+    assert client.post("/dashboard/save/a", {"state": "{"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/dashboard/{quote(IMAGE)}",
+        f"/dashboard/load_template/a/{quote('x')}%5Cu003cimg",
+        f"/dashboard?theme={quote(IMAGE)}",
+        f"/composer/mygraph?action=save&url=x&graphName={quote(IMAGE)}",
+        "/render?format=json&jsonp=alert(1)//",
+        "/render?width=12000",
+    ],
+)
+def test_names_with_markup_are_refused(client, path):
+    response = client.get(path)
+    assert response.status_code == 400
+    assert response.headers["Content-Type"] == "text/plain"
+    assert "img" not in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dashboard/%E8%BF%90%E8%A1%8C%20%22a%22%20it's",
+        "/render?target=aliasSub(x,'%3C','%22%3E')&title=a%20%3C%20b&jsonp=jQuery1_2.a[0]",
+        f"/composer/mygraph?action=delete&graphName={quote(IMAGE)}",
+        "/dashboard?theme=dark",
+    ],
+)
+def test_what_people_use_goes_on(client, path):
+    assert client.get(path).status_code == 200
+
+
+def test_a_sentence_is_no_page(client):
+    assert client.get("/answer/sentence").headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert client.get("/answer/page").headers["Content-Type"].startswith("text/html")
+
+
+def test_names_in_trees_and_lists_are_text(client):
+    first, second = client.get("/answer/tree").json()
+    assert first == {"text": "&lt;img src=x onerror=alert(1)&gt;", "id": "a&quot;onmouseover=&quot;alert(1)", "leaf": 1}
+    assert second == {"text": "end\\", "id": "a"}
+    assert client.get("/answer/templates").json() == {"templates": [{"name": "&lt;img src=x onerror=alert(1)&gt;"}]}
+    assert client.get("/answer/series").content.decode() == ANSWERS["series"][0]
+    assert client.get("/browser/search").content == b"ok.cpu,ok.disk"
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("s:", 200),
+        ('s:{"from":"-2hours","until":"now","width":400,"title":"a < b %u8FD0"}', 200),
+        ('s:{"from":"-2<img src=x onerror=alert(1)>"}', 400),
+        ('s:{"from":"-2\\u003cimg src=x onerror=alert(1)\\u003e"}', 400),
+        ('s:{"from":"-2%u003cimg src=x onerror=alert(1)%u003e"}', 400),
+        ("s:(alert(1),{})", 400),
+        ("a:s%3Aalert(1)", 400),
+        ('n:{"from":"-2hours"}', 400),
+    ],
+)
+def test_a_cookie_that_the_page_would_run_is_taken_back(client, value, status):
+    # As Ext writes it, which leaves the "%u" of JavaScript's escape.
+    header = "sessionid=x; ys-defaultGraphParams=" + quote(value, safe="%:")
+    response = client.get("/prefix/dashboard/a", HTTP_COOKIE=header)
+    assert response.status_code == status, unquote(header)
+    if status == 400:
+        cookie = response.cookies["ys-defaultGraphParams"]
+        assert (cookie["max-age"], cookie["path"]) == (0, "/prefix/dashboard")
