@@ -161,7 +161,8 @@ def migrate(connection, backup_directory: str | None) -> dict:
 def complete_tables(connection, migration, after, last) -> list[str] | None:
     """Make what is missing where an initial migration's tables are there in part; no row is dropped or changed.
 
-    ``after`` is Django's state after the migration, ``last`` the one after all of them. Returns what was made, or ``None`` if the migration has to be applied.
+    ``after`` is Django's state after the migration, ``last`` the one after all of them. Returns what was made, or ``None`` if
+    the migration has to be applied.
     """
     from django.db.migrations import operations
 
@@ -232,7 +233,8 @@ def _missing_fields(connection, model, columns: list, last) -> list:
     if fields and foreign:
         # SQLite's way to add a column is a new table of the known columns.
         raise RefusalError(
-            "migration", f"table {table} lacks {fields[0].column}, and has {', '.join(foreign)}, which the application does not know"
+            "migration",
+            f"table {table} lacks {fields[0].column}, and has {', '.join(foreign)}, which the application does not know",
         )
     filled = bool(fields) and model._default_manager.using(connection.alias).only("pk").exists()
     for field in fields:
