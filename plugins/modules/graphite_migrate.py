@@ -12,7 +12,10 @@ description:
   - Asks Django which migrations the database lacks, and applies them.
   - An SQLite database is copied aside before it is changed. If a migration fails, the database is put back as it was, the
     module fails, and the next run tries again. With other engines, what was applied before the failure stays.
-  - Tables that are there without a record of the migrations that make them, as old releases left them, are adopted.
+  - Tables that are there without a record of the migrations that make them, as old releases left them, are adopted. What
+    such a release did not know yet, tables or columns, is made by Django's schema editor with its indexes and defaults; no
+    row is dropped or changed. Tables that cannot be completed without a loss, or with rows that a new column has no default
+    for, are refused.
   - A database that is newer than the installed release is not touched; the module fails.
 author:
   - metricstack maintainers (@metricstack)
@@ -69,6 +72,11 @@ faked:
   returned: success
   type: list
   elements: str
+completed:
+  description: What was made for migrations whose tables were there in part, by migration; they are among RV(faked) as well.
+  returned: success
+  type: dict
+  sample: {dashboard.0001_initial: [table dashboard_template]}
 backup_file:
   description: Copy of the SQLite database as it was before; null if none was made.
   returned: success
@@ -95,7 +103,7 @@ def main() -> None:
     )
     application = Application(module)
     database = module.params["database"]
-    result: dict = {"applied": [], "faked": [], "backup_file": None}
+    result: dict = {"applied": [], "faked": [], "completed": {}, "backup_file": None}
     try:
         pending = application.ask("pending", database=database)["pending"]
         remaining = [] if module.check_mode else pending

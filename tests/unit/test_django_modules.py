@@ -38,6 +38,23 @@ class Migration(migrations.Migration):
     dependencies = [("things", "0001_initial")]
     operations = [migrations.AddField("Thing", "size", models.IntegerField(default=1))]
 """
+WIDER_FIRST = """
+from django.db import migrations, models
+class Migration(migrations.Migration):
+    initial = True
+    dependencies = [("auth", "0001_initial")]
+    operations = [
+        migrations.CreateModel("Thing", [
+            ("id", models.AutoField(primary_key=True)),
+            ("name", models.TextField()),
+            ("size", models.IntegerField(default=1)),
+            ("owners", models.ManyToManyField("auth.User")),
+        ]),
+        migrations.CreateModel("Template", [("name", models.CharField(max_length=9, primary_key=True))]),
+        migrations.AddField("Template", "thing", models.ForeignKey("things.Thing", models.CASCADE)),
+        MORE
+    ]
+"""
 FAILING = """
 from django.db import migrations
 class Migration(migrations.Migration):
@@ -180,6 +197,52 @@ def test_tables_without_a_history_are_adopted(migrated):
     assert "things.0001_initial" in result["faked"]
     assert migrated.sql("SELECT name FROM things_thing") == [("kept",)]
     assert not migrated.module("graphite_migrate")["changed"]
+
+
+@pytest.fixture
+def older(migrated):
+    """A database that a release without migrations made, which knew one table with two columns."""
+    migrated.sql("DROP TABLE things_thing")
+    migrated.sql("CREATE TABLE things_thing (id integer PRIMARY KEY AUTOINCREMENT, name text NOT NULL)")
+    migrated.sql("INSERT INTO things_thing (name) VALUES ('kept')")
+    migrated.sql("DELETE FROM django_migrations WHERE app = 'things'")
+    (migrated.migrations / "0001_initial.py").write_text(WIDER_FIRST.replace("MORE", ""))
+    return migrated
+
+
+def test_tables_that_are_there_in_part_are_completed(older):
+    result = older.module("graphite_migrate")
+    assert result["faked"] == ["things.0001_initial"]
+    assert result["completed"] == {
+        "things.0001_initial": ["table things_template", "table things_thing_owners", "column things_thing.size"]
+    }
+    assert older.sql("SELECT name, size FROM things_thing") == [("kept", 1)]
+    indexed = {table for (table,) in older.sql("SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")}
+    assert {"things_template", "things_thing_owners"} <= indexed
+    with closing(sqlite3.connect(result["backup_file"])) as copy:
+        assert copy.execute("SELECT * FROM things_thing").fetchall() == [(1, "kept")]
+    assert not older.module("graphite_migrate")["changed"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "operation", "words"),
+    [
+        ("ALTER TABLE things_thing ADD COLUMN colour text", "", "colour"),
+        ("ALTER TABLE things_thing RENAME COLUMN id TO number", "", "id"),
+        ("SELECT 1", "migrations.AddField('Thing', 'weight', models.IntegerField()),", "weight"),
+        ("SELECT 1", "migrations.RunSQL('SELECT 1'),", "RunSQL"),
+    ],
+)
+def test_tables_that_cannot_be_completed_are_refused_and_stay(older, statement, operation, words):
+    older.sql(statement)
+    (older.migrations / "0001_initial.py").write_text(WIDER_FIRST.replace("MORE", operation))
+    before = list(older.sql("SELECT sql FROM sqlite_master ORDER BY name"))
+    result = older.module("graphite_migrate")
+    assert result["kind"] == "migration"
+    assert words in result["msg"]
+    assert "put back" in result["msg"]
+    assert older.sql("SELECT sql FROM sqlite_master ORDER BY name") == before
+    assert older.sql("SELECT name FROM things_thing") == [("kept",)]
 
 
 def test_a_newer_database_is_not_touched(migrated):

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Who is in the way of a port, read from what ss prints."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.metricstack.graphite.plugins.module_utils._listeners import port_holders
+
+SOCKETS = """\
+udp UNCONN 0      0            0.0.0.0:8125 0.0.0.0:* users:(("statsd goruntim",pid=2785,fd=23)) cgroup:/user.slice/session-3.scope
+tcp LISTEN 0      50           0.0.0.0:7002 0.0.0.0:*                                            cgroup:/system.slice/carbon-cache.service
+tcp LISTEN 0      511    127.0.0.1%lo:8126  0.0.0.0:* users:(("node",pid=9,fd=2),("node",pid=8,fd=2)) cgroup:/system.slice/stats.service
+tcp LISTEN 0      511            [::1]:2003    [::]:* users:(("nc",pid=7,fd=2)) cgroup:/
+tcp LISTEN 0      511                *:2004       *:*
+"""
+
+
+def wanted(protocol, address, port):
+    return [{"variable": "the_port", "protocol": protocol, "address": address, "ports": [port]}]
+
+
+@pytest.mark.parametrize(
+    ("socket", "words"),
+    [
+        (wanted("udp", "127.0.0.1", 8125), "statsd goruntim, process 2785 holds 0.0.0.0:8125 (udp). Stop it (kill 2785)"),
+        (wanted("tcp", "127.0.0.1", "8126"), "node, process 9, unit stats.service holds"),
+        (wanted("tcp", "127.0.0.1", "8126"), "systemctl disable --now stats.service"),
+        (wanted("tcp", "::1", 2003), "the_port has port 2003, but nc, process 7"),
+        (wanted("tcp", "localhost", 2003), "nc"),
+        (wanted("tcp", "0.0.0.0", 2003), "nc"),
+    ],
+)
+def test_who_is_in_the_way_is_named(socket, words):
+    (holder,) = port_holders(SOCKETS, socket, r"statsd\.service")
+    assert words in holder["problem"]
+
+
+@pytest.mark.parametrize(
+    "socket",
+    [wanted("tcp", "127.0.0.1", 8125), wanted("tcp", "127.0.0.1", 2003), wanted("tcp", "127.0.0.1", 7002), wanted("tcp", "127.0.0.1", 80)],
+)
+def test_others_and_ones_own_are_not_in_the_way(socket):
+    assert port_holders(SOCKETS, socket, r"carbon-cache(@.+)?\.service") == []
