@@ -186,6 +186,12 @@ def test_a_stored_dashboard_loses_markup_and_keeps_titles(http_get, store_dashbo
     assert b"\\u003Cimg" not in body
 
 
+def test_a_dashboard_finds_the_functions_it_calls(http_get):
+    """Debian 12's package calls one that it has not."""
+    pages = http_get("/dashboard")[2] + http_get("/static/js/dashboard.js")[2]
+    assert b"function htmlEncode(" in pages
+
+
 def test_a_series_whose_name_is_markup_is_text_in_the_tree(host, http_get):
     path = "/var/lib/graphite/whisper/zz<img+src=x+onerror=alert(1)>.wsp"
     assert host.run(f"install -o _graphite -m 0644 /dev/null '{path}'").rc == 0
