@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from urllib.parse import quote, unquote
 
 import django
@@ -74,7 +74,9 @@ def dashboards(tmp_path_factory):
     urls = ModuleType("graphite_urls")
     finder = ModuleType("graphite.finders.standard")
     finder.StandardFinder = object
-    modules = {"graphite": ModuleType("graphite"), "graphite.finders": ModuleType("graphite.finders"), finder.__name__: finder}
+    graphite = ModuleType("graphite")
+    graphite.functions = SimpleNamespace(functionInfo=lambda name, function: {})
+    modules = {"graphite": graphite, "graphite.finders": ModuleType("graphite.finders"), finder.__name__: finder}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
         patch.syspath_prepend(str(ROLE_FILES))
