@@ -108,7 +108,7 @@ CREATE TABLE "tagging_taggeditem" ("id" integer NOT NULL PRIMARY KEY AUTOINCREME
 INSERT INTO "tagging_taggeditem" VALUES(1,1,7,1);
 INSERT INTO "tagging_taggeditem" VALUES(2,1,7,2);
 CREATE TABLE "url_shortener_link" ("id" integer NOT NULL PRIMARY KEY AUTOINCREMENT, "url" text NOT NULL, "date_submitted" datetime NOT NULL);
-INSERT INTO "url_shortener_link" VALUES(1,'/render?target=stats.gauges.go.*.mem.gc.pause','2017-07-04 02:00:00.000000');
+INSERT INTO "url_shortener_link" VALUES(1,'render?target=stats.gauges.go.*.mem.gc.pause','2017-07-04 02:00:00.000000');
 CREATE INDEX "auth_group_permissions_0e939a4f" ON "auth_group_permissions" ("group_id");
 CREATE INDEX "auth_group_permissions_8373b171" ON "auth_group_permissions" ("permission_id");
 CREATE INDEX "auth_user_groups_e8701ad4" ON "auth_user_groups" ("user_id");
