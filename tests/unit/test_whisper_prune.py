@@ -478,7 +478,7 @@ def test_as_a_user_who_may_not_read_everything(tree, series, open_place):
     package = open_place / "pruning"
     package.mkdir()
     source = Path(_whisper_prune.__file__).parent
-    for name in ("_whisper_prune.py", "_whisper_files.py", "_whisper_header.py", "_retention.py"):
+    for name in ("_whisper_prune.py", "_whisper_files.py", "_whisper_header.py", "_whisper_library.py", "_retention.py"):
         shutil.copy(source / name, package)
     shutil.copy(whisper.__file__, open_place)
     environment = {"PYTHONPATH": str(open_place), "PYTHONDONTWRITEBYTECODE": "1"}
