@@ -48,7 +48,7 @@ def address_problem(name: str, value: object) -> str | None:
 
 def directory_problem(name: str, value: object, example: str = "/var/lib/graphite/whisper") -> str | None:
     """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
-    path = posixpath.normpath(str(value))
+    path = posixpath.normpath(re.sub("^/+", "/", str(value)))
     top, *rest = path.split("/")[1:] if path.startswith("/") else [""]
     if not rest or top in ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr"):
         return f"{name} is '{value}'; give a directory of its own by its absolute path, such as {example}."

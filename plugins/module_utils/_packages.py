@@ -62,15 +62,19 @@ def read_requested() -> set[str]:
 def refuse_uninstallable(packages: list[str]) -> None:
     """Raise :class:`UninstallableError` unless apt could install the packages; lists that are too old are fetched anew."""
     try:
-        plan("install", *packages)
+        removals = plan("install", *packages)[1]
     except PackageError:
         complaint = _start(["apt-get", "--quiet", "update"]).stderr.strip()
         try:
-            plan("install", *packages)
+            removals = plan("install", *packages)[1]
         except PackageError as error:
             raise UninstallableError(
                 f"apt cannot install {', '.join(packages)}: {error}" + (f" (apt-get update: {complaint})" if complaint else "")
             ) from error
+    if removals:
+        raise UninstallableError(
+            f"to install {', '.join(packages)}, apt would remove {', '.join(removals)}; remove or replace what is in the way"
+        )
 
 
 def _run(command: list[str]) -> str:

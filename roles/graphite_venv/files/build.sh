@@ -11,7 +11,7 @@ target=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rm -rf "$target"
-python3 -m venv "$target"
+/usr/bin/python3 -m venv "$target"
 
 install() {
   "$target/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --no-deps --require-hashes "$@"

@@ -80,7 +80,10 @@ def main() -> None:
         if isinstance(key, str) and key.strip():
             known = len(key.strip()) < 16 or re.search("unsafe|default|change|secret|insecure", key, re.IGNORECASE)
             result["secret_key_is_known" if known else "secret_key"] = True if known else key.strip()
-        if place(old) == place(after):
+        elsewhere = re.search(r"(?m)^from (?!graphite\.)\S+ import \*", content.decode(errors="replace"))
+        if old.get("DATABASES") is COMPUTED or (elsewhere and "DATABASES" not in old):
+            result["database"] = "a place that only running the file tells"
+        elif place(old) == place(after):
             old.pop("DATABASES", None)
         elif place(old):
             result["database"] = ", ".join(place(old))
