@@ -19,6 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = ("carbon-cache@a", "statsd", "apache2")
+# Of the user admin, in the inventory.
+PASSWORD = "correct horse 'battery' \"staple\""
 VENV = os.environ.get("MOLECULE_INSTALL_METHOD") == "venv"
 # The interpreter that has whisper and graphite-web.
 PYTHON = "/opt/graphite/venv/bin/python" if VENV else "/usr/bin/python3"
@@ -70,6 +72,17 @@ def http_get(address):
             return error.code, dict(error.headers), error.read()
 
     return get
+
+
+@pytest.fixture
+def login(http_get):
+    """Log a user in as the dashboard's page does; return the cookie of the session, or an empty text."""
+
+    def cookie(name, password):
+        data = urlencode({"username": name, "password": password}).encode()
+        return http_get("/dashboard/login", data=data)[1].get("Set-Cookie", "").partition(";")[0]
+
+    return cookie
 
 
 @pytest.fixture

@@ -58,15 +58,6 @@ def empty(psql):
 
 
 @pytest.fixture
-def login(http_get):
-    def cookie(name, password):
-        data = urlencode({"username": name, "password": password}).encode()
-        return http_get("/dashboard/login", data=data)[1].get("Set-Cookie", "").partition(";")[0]
-
-    return cookie
-
-
-@pytest.fixture
 def save(http_get):
     """Save a dashboard as a browser does."""
 

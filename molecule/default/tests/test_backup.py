@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from urllib.parse import quote, urlencode
 
 import pytest
-from conftest import MODULE_DEFAULTS, values
+from conftest import MODULE_DEFAULTS, PASSWORD, values
 
-PASSWORD = "correct horse 'battery' \"staple\""
 WHISPER = "/var/lib/graphite/whisper"
 TRAFFIC = """
 import socket, time
@@ -101,15 +100,6 @@ def clean(host, playbook):
         pytest.skip("this distribution's Borg is too old, and the backup has said so")
     yield
     host.run(f"rm -rf /var/backups/graphite /root/tree {WHISPER}/backup_* {WHISPER}/load_test/backup /var/lib/graphite/*.before-restore-*")
-
-
-@pytest.fixture
-def login(http_get):
-    def cookie(name, password):
-        data = urlencode({"username": name, "password": password}).encode()
-        return http_get("/dashboard/login", data=data)[1].get("Set-Cookie", "").partition(";")[0]
-
-    return cookie
 
 
 def test_what_carbon_has_not_written_is_in_the_backup(host, send, run_python, tasks, background, render, wait_until, clean):

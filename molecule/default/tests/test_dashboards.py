@@ -10,7 +10,7 @@ import re
 from urllib.parse import quote, urlencode
 
 import pytest
-from conftest import MODULE_DEFAULTS
+from conftest import MODULE_DEFAULTS, PASSWORD
 
 SHOP = {
     "name": '商店 "shop"',
@@ -56,12 +56,11 @@ def load(http_get):
 
 
 @pytest.fixture
-def save(http_get):
+def save(http_get, login):
     """Save a dashboard as the page does, after a login."""
 
     def as_admin(name, state):
-        login = {"username": "admin", "password": "correct horse 'battery' \"staple\""}
-        cookie = http_get("/dashboard/login", data=urlencode(login).encode())[1]["Set-Cookie"].partition(";")[0]
+        cookie = login("admin", PASSWORD)
         data = urlencode({"state": json.dumps(state)}).encode()
         assert json.loads(http_get(f"/dashboard/save/{quote(name)}", headers={"Cookie": cookie}, data=data)[2]) == {"success": True}
 

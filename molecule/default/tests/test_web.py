@@ -10,8 +10,7 @@ import time
 from urllib.parse import quote, urlencode
 
 import pytest
-
-PASSWORD = "correct horse 'battery' \"staple\""
+from conftest import PASSWORD
 
 
 def form(**fields):

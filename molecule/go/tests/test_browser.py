@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT
+from conftest import PASSWORD, ROOT
 from playwright.sync_api import expect, sync_playwright
 
 # The sandbox needs rights that root in a container lacks; nothing but the host under test is looked at.
@@ -21,7 +21,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PASSWORD = "correct horse 'battery' \"staple\""
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,8 @@ import json
 from urllib.parse import urlencode
 
 import pytest
-from conftest import values
+from conftest import PASSWORD, values
 
-PASSWORD = "correct horse 'battery' \"staple\""
 VENV = {"carbon_cache_install_method": "venv", "graphite_web_install_method": "venv"}
 
 

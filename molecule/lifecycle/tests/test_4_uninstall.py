@@ -7,9 +7,8 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 import pytest
-from conftest import values
+from conftest import PASSWORD, values
 
-PASSWORD = "correct horse 'battery' \"staple\""
 OTHER_SITE = "<VirtualHost *:80>\n    ServerName other.example\n    RedirectMatch 302 . http://other.example/\n</VirtualHost>\n"
 PACKAGES = ("graphite-carbon", "graphite-web", "libapache2-mod-wsgi-py3", "python3-twisted", "nodejs")
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
-from conftest import UNITS, values
+from conftest import PASSWORD, UNITS, values
 
 DAY = 86400
 # Seconds ago of the first and the last point, and between two points: one stretch for each archive of the rule.
@@ -101,7 +101,7 @@ def test_there_is_something_to_lose(kept, host, run_module, run_python, counter_
     event = run_module("graphite_event", what="Before the upgrade “前”", tags=["upgrade"], data="by 'me'")
     assert event["changed"], event
     counter_comes_back("upgrade.before")
-    login = urlencode({"username": "admin", "password": "correct horse 'battery' \"staple\"", "nextPage": "/dashboard"}).encode()
+    login = urlencode({"username": "admin", "password": PASSWORD, "nextPage": "/dashboard"}).encode()
     status, headers, _body = http_get("/account/login", data=login)
     assert status == 302
     kept.login = login
