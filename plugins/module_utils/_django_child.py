@@ -28,6 +28,8 @@ import traceback
 from contextlib import closing, suppress
 from urllib.parse import urlencode
 
+# What SQLite keeps beside a database.
+_BESIDE = ("-journal", "-wal", "-shm")
 # Everything that pg_dump takes from there, so that nothing is left that the copy lacks.
 _DROP_TABLES = """
 SET client_min_messages = warning;
@@ -279,8 +281,7 @@ def _missing_fields(connection, model, columns: list, last) -> list:
 
 def back_up(path: str, directory: str | None) -> str:
     """Copy the SQLite database at ``path`` to a new file beside it, or in ``directory``; return the file's path."""
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
-    backup = os.path.join(directory or os.path.dirname(path), f"{os.path.basename(path)}.{stamp}")
+    backup = os.path.join(directory or os.path.dirname(path), f"{os.path.basename(path)}.{_stamp()}")
     try:
         copy_database(path, backup)
     except BaseException:
@@ -288,6 +289,10 @@ def back_up(path: str, directory: str | None) -> str:
             os.unlink(backup)
         raise
     return backup
+
+
+def _stamp() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def put_back(backup: str, path: str) -> str:
@@ -299,7 +304,7 @@ def put_back(backup: str, path: str) -> str:
         cause = error
     try:
         # A full disk has room for a rename. What is beside the database belongs to its content.
-        for suffix in ("-journal", "-wal", "-shm"):
+        for suffix in _BESIDE:
             if os.path.exists(path + suffix):
                 os.unlink(path + suffix)
         os.replace(backup, path)
@@ -392,10 +397,10 @@ def load(connection, descriptor: int) -> dict:
 
 def put_in_place(incoming: str, path: str, occasion: str) -> str | None:
     """Give an SQLite database its place; return where that went which was there."""
-    aside = f"{path}.{occasion}-{datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%S.%fZ')}"
+    aside = f"{path}.{occasion}-{_stamp()}"
     existed = os.path.exists(path)
     # The files beside the database belong to its content; those that another one finds, it takes for its own.
-    for suffix in ("", "-journal", "-wal", "-shm"):
+    for suffix in ("", *_BESIDE):
         if os.path.exists(path + suffix):
             os.rename(path + suffix, aside + suffix)
     os.rename(incoming, path)

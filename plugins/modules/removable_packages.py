@@ -95,17 +95,18 @@ def main() -> None:
         requested = _packages.read_requested()
         candidates, kept = [], {}
         for name in installed:
-            users = set(_packages.plan("remove", name)[1]) & requested - brought
             if name not in brought:
                 kept[name] = "was there before"
             elif name in others:
                 kept[name] = "another role needs it"
-            elif users:
+            elif users := set(_packages.plan("remove", name)[1]) & requested - brought:
                 kept[name] = f"{', '.join(sorted(users))} needs it"
             else:
                 candidates.append(name)
-        idle_anyway = set(_packages.plan("autoremove")[1])
-        packages = sorted(set(_packages.plan("autoremove", *candidates)[1]) - idle_anyway) if candidates else []
+        packages = []
+        if candidates:
+            idle_anyway = set(_packages.plan("autoremove")[1])
+            packages = sorted(set(_packages.plan("autoremove", *candidates)[1]) - idle_anyway)
     except _packages.PackageError as error:
         module.fail_json(msg=f"Cannot tell which packages can go: {error}")
     module.exit_json(changed=False, packages=packages, kept=kept)
