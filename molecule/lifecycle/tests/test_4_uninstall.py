@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -94,3 +96,26 @@ def test_a_host_that_lacks_packages_is_refused_before_the_first_change(host, pla
     assert "changed=0" in output
     assert host.run("mv /root/apt/* /etc/apt && apt-get update").rc == 0
     assert installed(*PACKAGES) == []
+
+
+def test_what_statsd_is_built_with_is_looked_for_before_the_first_change(host, playbook, monkeypatch, tmp_path):
+    assert host.run("printf 'Package: npm\\nPin: release *\\nPin-Priority: -1\\n' > /etc/apt/preferences.d/npm").rc == 0
+    status, output = playbook("site.yml", {"statsd_build": "host"})
+    assert status != 0
+    assert "apt cannot install nodejs, npm" in output
+    assert "changed=0" in output
+    assert host.run("rm /etc/apt/preferences.d/npm").rc == 0
+
+    # A controller without npm, where nothing was built yet.
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for directory in os.environ["PATH"].split(":"):
+        for tool in Path(directory).glob("*"):
+            if tool.name != "npm" and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    status, output = playbook("site.yml", {"statsd_build": "controller"})
+    assert status != 0
+    assert "statsd_build is controller" in output
+    assert "changed=0" in output
