@@ -8,13 +8,15 @@ set -eu
 umask 022
 source=$1
 target=$2
+mkdir -p "$(dirname "$target")"
 work=$(mktemp -d)
-trap 'rm -rf "$work" "$target.part"' EXIT
+part=$(mktemp "$target.XXXXXX") # of its own: another run may build the same
+trap 'rm -rf "$work" "$part"' EXIT
 cp "$source/package.json" "$source/package-lock.json" "$source/preload.js" "$work"
 cd "$work"
 npm ci --ignore-scripts --omit=optional --no-audit --no-fund
 touch complete
-mkdir -p "$(dirname "$target")"
 # The mark comes last: an unpacking that was interrupted has none.
-tar --create --gzip --owner=0 --group=0 --file="$target.part" node_modules package.json preload.js complete
-mv "$target.part" "$target"
+tar --create --gzip --owner=0 --group=0 --file="$part" node_modules package.json preload.js complete
+chmod 0644 "$part"
+mv "$part" "$target"
