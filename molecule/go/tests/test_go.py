@@ -16,7 +16,6 @@ import pytest
 from conftest import ROOT
 
 VERSIONS = {"1.19": 8019, "1.23": 8023, "1.24": 8024, "1.26": 8026}
-PREFIX = "stats.gauges.go.metricstack-instance-"
 # Those that the library go-runtime-metrics reports.
 METRICS = [
     f"{group}.{name}"
@@ -35,16 +34,20 @@ def name_of(version):
     return "go" + version.replace(".", "-")
 
 
+def prefix_of(host, version):
+    return f"stats.gauges.go.{host.backend.get_hostname()}-{name_of(version)}"
+
+
 def ask(host, port):
     return host.run(f"python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/').read().decode())\"")
 
 
 @pytest.fixture
-def newest(render):
+def newest(host, render):
     """Return the newest value of a metric of a version, or None."""
 
     def value(version, metric):
-        series = render(f"removeEmptySeries({PREFIX}{name_of(version)}.{metric})")
+        series = render(f"removeEmptySeries({prefix_of(host, version)}.{metric})")
         return next((value for value, _time in reversed(series[0]["datapoints"]) if value is not None), None) if series else None
 
     return value
@@ -53,7 +56,7 @@ def newest(render):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_version_reports_every_metric(host, version, newest, wait_until):
     assert f"go{version}" in ask(host, VERSIONS[version]).stdout
-    directory = f"/var/lib/graphite/whisper/{PREFIX.replace('.', '/')}{name_of(version)}"
+    directory = f"/var/lib/graphite/whisper/{prefix_of(host, version).replace('.', '/')}"
     found = host.run(f"cd {directory}; find . -name '*.wsp' -printf '%P\\n'").stdout.split()
     assert sorted(path[: -len(".wsp")].replace("/", ".") for path in found) == sorted(METRICS)
     assert wait_until(lambda: newest(version, "cpu.goroutines"), timeout=30) >= 3
@@ -147,9 +150,9 @@ def test_the_report_has_every_figure_of_every_version():
         assert road == sorted(road, reverse=True)
 
 
-def test_each_load_is_an_event(http_get):
+def test_each_load_is_an_event(host, http_get):
     events = json.loads(http_get("/events/get_data?tags=go_benchmark")[2])
-    assert [event["what"] for event in events] == [f"Go {version} under load on metricstack-instance" for version in VERSIONS]
+    assert [event["what"] for event in events] == [f"Go {version} under load on {host.backend.get_hostname()}" for version in VERSIONS]
     assert [set(event["tags"]) for event in events] == [{"go_benchmark", version} for version in VERSIONS]
 
 
