@@ -12,6 +12,7 @@ mkdir -p "$(dirname "$target")"
 work=$(mktemp -d)
 part=$(mktemp "$target.XXXXXX") # of its own: another run may build the same
 trap 'rm -rf "$work" "$part"' EXIT
+trap 'exit 1' HUP INT TERM
 cp "$source/package.json" "$source/package-lock.json" "$source/preload.js" "$work"
 cd "$work"
 npm ci --ignore-scripts --omit=optional --no-audit --no-fund
