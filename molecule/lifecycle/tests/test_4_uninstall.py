@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -119,3 +120,10 @@ def test_what_statsd_is_built_with_is_looked_for_before_the_first_change(host, p
     assert status != 0
     assert "statsd_build is controller" in output
     assert "changed=0" in output
+
+    # What it has built before serves without npm.
+    archive = Path(re.search(r"\S+/statsd-[0-9a-f]{12}\.tar\.gz", output).group())
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    status, output = playbook("examine.yml", {"statsd_build": "controller"})
+    assert status == 0, output
