@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.metricstack.graphite.plugins.module_utils._wrk import WrkError, parse_summary
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._wrk import WrkError, parse_summary
 
 
 def wrk_summary(text: str) -> dict:

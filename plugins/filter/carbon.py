@@ -6,18 +6,19 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.common.text.formatters import bytes_to_human
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import (
-    carbon_cache_problems,
-    carbonlink_hosts,
-    config_value,
-)
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import (
     RetentionError,
     format_retentions,
     parse_retentions,
     whisper_size,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import capacity_problems, first_match
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems, first_match
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
+    carbon_cache_problems,
+    carbonlink_hosts,
+    config_value,
+    prune_program,
+)
 
 
 def carbon_retentions(text: str) -> str:
@@ -76,6 +77,7 @@ class FilterModule:
             "carbon_retentions": carbon_retentions,
             "carbonlink_hosts": carbonlink_hosts,
             "finest_retention": finest_retention,
+            "whisper_prune_program": prune_program,
             "whisper_retention_report": whisper_retention_report,
             "whisper_size": whisper_size_of,
         }

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._go_runtime_metrics import (
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import (
     go_runtime_metrics_instances,
     go_runtime_metrics_port_problems,
     go_runtime_metrics_problems,

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._listeners import port_holders
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import port_holders
 
 
 class FilterModule:

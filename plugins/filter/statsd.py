@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_config import statsd_problems, statsd_series
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_problems, statsd_series
 
 
 class FilterModule:

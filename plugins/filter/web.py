@@ -8,7 +8,7 @@ from math import isfinite
 from pprint import pformat
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.metricstack.graphite.plugins.module_utils._web_validation import (
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_web import (
     apache_wsgi_listen,
     apache_wsgi_port_problems,
     apache_wsgi_problems,

@@ -172,14 +172,15 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.metricstack.graphite.plugins.module_utils import _backup, _borg, _whisper_files
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbonlink import CarbonLink
-from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._backup import borg, content
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
     Application,
     ApplicationError,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import WHISPER_ERROR, version, whisper
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import WHISPER_ERROR, version, whisper
 
 KEEP = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
@@ -190,7 +191,7 @@ def links(addresses: list[str]) -> list[CarbonLink]:
     for text in addresses:
         match = re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)(:[^:]*)?", text)
         if match is None:
-            raise _borg.BackupError(f"carbonlink has '{text}', which is not of the form ADDRESS:PORT, such as 127.0.0.1:7002")
+            raise borg.BackupError(f"carbonlink has '{text}', which is not of the form ADDRESS:PORT, such as 127.0.0.1:7002")
         found.append(CarbonLink(match.group(1), int(match.group(2))))
     return found
 
@@ -201,14 +202,14 @@ def versions() -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def write_whisper(module: AnsibleModule, stream: _backup.Stream) -> dict | None:
+def write_whisper(module: AnsibleModule, stream: content.Stream) -> dict | None:
     directory = module.params["whisper_directory"]
     if directory is None:
         return None
-    top = _whisper_files.open_tree(directory)
+    top = tree.open_tree(directory)
     try:
-        with _whisper_files.locked(top):
-            copy = _backup.WhisperCopy(top, links(module.params["carbonlink"]), whisper, leases=not module.params["carbon_stopped"])
+        with tree.locked(top):
+            copy = content.WhisperCopy(top, links(module.params["carbonlink"]), whisper, leases=not module.params["carbon_stopped"])
             copy.write(stream)
     finally:
         os.close(top)
@@ -222,17 +223,17 @@ def write_whisper(module: AnsibleModule, stream: _backup.Stream) -> dict | None:
     }
 
 
-def write_database(module: AnsibleModule, stream: _backup.Stream) -> dict | None:
+def write_database(module: AnsibleModule, stream: content.Stream) -> dict | None:
     if not module.params["database"]:
         return None
     # A file without a name, which nobody has to remove.
     with tempfile.TemporaryFile(dir=module.params["directory"]) as copy:
         reply = Application(module).ask("dump", descriptor=copy.fileno())
-        stream.add_open_file(_backup.DATABASE, copy)
+        stream.add_open_file(content.DATABASE, copy)
     return reply
 
 
-def write_configuration(module: AnsibleModule, stream: _backup.Stream) -> list[str]:
+def write_configuration(module: AnsibleModule, stream: content.Stream) -> list[str]:
     there = [path for path in module.params["configuration"] if os.path.lexists(path)]
     for path in there:
         stream.add_configuration(path)
@@ -243,12 +244,12 @@ def back_up(module: AnsibleModule) -> dict:
     directory, host = module.params["directory"], module.params["host"] or platform.node()
     keep = {name: number for name, number in (module.params["keep"] or {}).items() if number is not None}
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    with _borg.opened(directory, module.params["passphrase"]) as backups:
+    with borg.opened(directory, module.params["passphrase"]) as backups:
         backups.prepare()
         begin = time.time()
-        name = _borg.archive_name(host, begin)
+        name = borg.archive_name(host, begin)
         with backups.write(name) as target:
-            stream = _backup.Stream(target)
+            stream = content.Stream(target)
             manifest = {
                 "host": host,
                 "begin": begin,
@@ -258,12 +259,12 @@ def back_up(module: AnsibleModule) -> dict:
                 "whisper": write_whisper(module, stream),
                 "end": time.time(),
             }
-            stream.add(_backup.MANIFEST, _backup.manifest_bytes(manifest))
+            stream.add(content.MANIFEST, content.manifest_bytes(manifest))
             stream.close()
         try:
             backups.forget_unfinished()
             removed = backups.prune(host, keep) if keep else []
-        except (_borg.BackupError, OSError) as error:
+        except (borg.BackupError, OSError) as error:
             module.fail_json(
                 msg=f"{name} was made, but what is not to be kept could not be removed: {error}",
                 changed=True,
@@ -300,20 +301,20 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("whisper"), exception=WHISPER_ERROR)
     try:
         result = back_up(module)
-    except _whisper_files.LeaseTimeoutError as error:
+    except tree.LeaseTimeoutError as error:
         module.fail_json(
             msg=f"There is no new backup, and those before are as they were: {error}. Find out who writes to it, and run again."
         )
-    except _whisper_files.LeaseError as error:
+    except tree.LeaseError as error:
         module.fail_json(
             msg=f"whisper_directory is {module.params['whisper_directory']}: {error}. A file could be copied while carbon writes to it."
             " Stop carbon and set carbon_stopped to true.",
         )
-    except _whisper_files.TreeBusyError:
+    except tree.TreeBusyError:
         module.fail_json(msg=f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
     except ApplicationError as error:
         module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
-    except (_borg.BackupError, OSError) as error:
+    except (borg.BackupError, OSError) as error:
         module.fail_json(msg=f"There is no new backup, and those before are as they were: {error}")
     silent = (result["manifest"]["whisper"] or {}).get("silent", {})
     for words in silent.values():

@@ -195,7 +195,12 @@ dashboards:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._dashboard import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
+    DJANGO_ARGUMENT_SPEC,
+    Application,
+    ApplicationError,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import (
     DEFAULT_FROM,
     DEFAULT_HEIGHT,
     DEFAULT_REFRESH,
@@ -207,11 +212,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._dashboard im
     stored_meaning,
     to_text,
     wanted_state,
-)
-from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
-    DJANGO_ARGUMENT_SPEC,
-    Application,
-    ApplicationError,
 )
 
 DASHBOARD_SPEC: dict = {

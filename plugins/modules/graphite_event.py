@@ -102,8 +102,8 @@ import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._events import event_problems, events_query, newest_like
-from ansible_collections.metricstack.graphite.plugins.module_utils._web_api import WEB_API_ARGUMENT_SPEC, WebApi
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.api import WEB_API_ARGUMENT_SPEC, WebApi
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.events import event_problems, events_query, newest_like
 
 
 def main() -> None:

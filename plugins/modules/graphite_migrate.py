@@ -85,7 +85,7 @@ backup_file:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
     Application,
     ApplicationError,

@@ -81,13 +81,13 @@ import os
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._render import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.api import FORM, WEB_API_ARGUMENT_SPEC, WebApi
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.render import (
     PICTURE_BEGINNINGS,
     RENDER_ARGUMENT_SPEC,
     picture_problems,
     render_query,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._web_api import FORM, WEB_API_ARGUMENT_SPEC, WebApi
 
 
 def keep(module: AnsibleModule, picture: bytes) -> None:

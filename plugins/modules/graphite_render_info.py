@@ -83,8 +83,12 @@ series:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._render import RENDER_ARGUMENT_SPEC, render_query, summarize_series
-from ansible_collections.metricstack.graphite.plugins.module_utils._web_api import FORM, WEB_API_ARGUMENT_SPEC, WebApi
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.api import FORM, WEB_API_ARGUMENT_SPEC, WebApi
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.render import (
+    RENDER_ARGUMENT_SPEC,
+    render_query,
+    summarize_series,
+)
 
 
 def main() -> None:

@@ -147,13 +147,14 @@ import re
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils import _backup, _borg, _whisper_files
-from ansible_collections.metricstack.graphite.plugins.module_utils._borg import Archive, BackupError, Backups
-from ansible_collections.metricstack.graphite.plugins.module_utils._django import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._backup import borg, content
+from ansible_collections.metricstack.graphite.plugins.module_utils._backup.borg import Archive, BackupError, Backups
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
     Application,
     ApplicationError,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree
 
 STAGE = ".graphite-restore"
 # Makes an account for those who are not logged in, whenever it needs one.
@@ -168,9 +169,9 @@ class Restore:
         self._backups = backups
         self.archive = archive
         try:
-            self.manifest = json.loads(backups.read(archive, _backup.MANIFEST))
+            self.manifest = json.loads(backups.read(archive, content.MANIFEST))
         except ValueError as error:
-            raise BackupError(f"{archive.name} has no {_backup.MANIFEST}; it is none of graphite_backup's") from error
+            raise BackupError(f"{archive.name} has no {content.MANIFEST}; it is none of graphite_backup's") from error
         self.aside: dict[str, str] = {}
         self._stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self._whisper = os.path.realpath(module.params["whisper_directory"]) if module.params["whisper_directory"] else None
@@ -191,9 +192,9 @@ class Restore:
         """Return what the host holds that the backup does not."""
         found = []
         if self._whisper and os.path.isdir(self._whisper):
-            top = _whisper_files.open_tree(self._whisper)
+            top = tree.open_tree(self._whisper)
             own = [re.compile(pattern) for pattern in self._module.params["own_series"]]
-            series = _backup.newer_series(top, self.manifest["end"], own)
+            series = content.newer_series(top, self.manifest["end"], own)
             examples = list(itertools.islice(series, 5))
             number = len(examples) + sum(1 for _path in series)
             os.close(top)
@@ -231,7 +232,7 @@ class Restore:
         if self._whisper is None:
             return
         with self._stage() as stage:
-            if _whisper_files.exists(self.archive.id, stage):
+            if tree.exists(self.archive.id, stage):
                 return
             _clear(stage)
             free = os.fstatvfs(stage).f_bavail * os.fstatvfs(stage).f_frsize
@@ -244,9 +245,9 @@ class Restore:
                 os.mkdir("partial", 0o700, dir_fd=stage)
                 partial = os.open("partial", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stage)
                 try:
-                    self._backups.extract(self.archive, [_backup.WHISPER], partial)
+                    self._backups.extract(self.archive, [content.WHISPER], partial)
                     os.sync()  # the rename below must not come to the disk before them
-                    os.rename(_backup.WHISPER, self.archive.id, src_dir_fd=partial, dst_dir_fd=stage)
+                    os.rename(content.WHISPER, self.archive.id, src_dir_fd=partial, dst_dir_fd=stage)
                 finally:
                     os.close(partial)
                 os.rmdir("partial", dir_fd=stage)
@@ -259,17 +260,17 @@ class Restore:
         restored = os.path.join(self._module.params["directory"], "restored")
         shutil.rmtree(restored, ignore_errors=True)
         os.mkdir(restored, 0o700)
-        paths = [_backup.MANIFEST]
-        paths += [_backup.CONFIGURATION] if self.manifest["configuration"] else []
-        paths += [_backup.DATABASE] if self._database else []
+        paths = [content.MANIFEST]
+        paths += [content.CONFIGURATION] if self.manifest["configuration"] else []
+        paths += [content.DATABASE] if self._database else []
         target = os.open(restored, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._backups.extract(self.archive, paths, target)
         finally:
             os.close(target)
         if self._database:
-            self._load_database(os.path.join(restored, _backup.DATABASE))
-        configuration = os.path.join(restored, _backup.CONFIGURATION)
+            self._load_database(os.path.join(restored, content.DATABASE))
+        configuration = os.path.join(restored, content.CONFIGURATION)
         if self._module.params["secret_key_file"]:
             self._put_secret_key(configuration + self._module.params["secret_key_file"], self._module.params["secret_key_file"])
         self._put_whisper()
@@ -312,10 +313,10 @@ class Restore:
             above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, above)
             stage = stack.enter_context(self._stage())
-            if _whisper_files.exists(name, above):
-                top = _whisper_files.open_tree(self._whisper)
+            if tree.exists(name, above):
+                top = tree.open_tree(self._whisper)
                 stack.callback(os.close, top)
-                stack.enter_context(_whisper_files.locked(top))
+                stack.enter_context(tree.locked(top))
                 aside = f"{name}.before-restore-{self._stamp}"
                 os.rename(name, aside, src_dir_fd=above, dst_dir_fd=above)
                 self.aside["whisper"] = os.path.join(parent, aside)
@@ -374,7 +375,7 @@ def choose(backups: Backups, host: str, name: str | None, check_mode: bool) -> A
 
 
 def restore(module: AnsibleModule, aside: dict[str, str]) -> dict:
-    with _borg.opened(module.params["directory"], module.params["passphrase"]) as backups:
+    with borg.opened(module.params["directory"], module.params["passphrase"]) as backups:
         work = Restore(
             module, backups, choose(backups, module.params["host"] or platform.node(), module.params["archive"], module.check_mode)
         )
@@ -430,11 +431,11 @@ def main() -> None:
 
     try:
         result = restore(module, aside)
-    except _whisper_files.TreeBusyError:
+    except tree.TreeBusyError:
         fail(f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
     except ApplicationError as error:
         fail(f"graphite-web: {error}", kind=error.kind, stderr=error.output)
-    except (BackupError, _whisper_files.LeaseError, OSError) as error:
+    except (BackupError, tree.LeaseError, OSError) as error:
         fail(f"Not restored: {error}")
     module.exit_json(changed=True, **result)
 

@@ -67,7 +67,7 @@ problems:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils import _packages
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt
 
 
 def main() -> None:
@@ -83,10 +83,10 @@ def main() -> None:
     if not os.path.isdir("/run/systemd/system"):
         problems.append("systemd does not run on it, and all services are units of systemd (there is no /run/systemd/system)")
     try:
-        _packages.refuse_other_systems()
-        states = _packages.read_states()
-        missing = [name for name in module.params["packages"] if states.get(name) not in _packages.INSTALLED]
-        half = _packages.half_installed(states)
+        apt.refuse_other_systems()
+        states = apt.read_states()
+        missing = [name for name in module.params["packages"] if states.get(name) not in apt.INSTALLED]
+        half = apt.half_installed(states)
         # What is half installed elsewhere is in apt's way only.
         half = half if missing else {name: state for name, state in half.items() if name in module.params["packages"]}
         if half:
@@ -94,10 +94,10 @@ def main() -> None:
             cure = "dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
             problems.append(f"the installation of packages has begun and not ended: {listed}. Run: {cure}")
         elif missing:
-            _packages.refuse_uninstallable(missing)
-    except _packages.UninstallableError as error:
+            apt.refuse_uninstallable(missing)
+    except apt.UninstallableError as error:
         problems.append("\n  ".join(filter(None, (str(error), module.params["advice"]))))
-    except _packages.PackageError as error:
+    except apt.PackageError as error:
         problems.append(str(error))
     if problems:
         listed = "\n".join(f"- {problem}" for problem in problems)

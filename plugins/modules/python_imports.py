@@ -76,7 +76,7 @@ import os
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils import _imports, _packages
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, imports
 
 
 def main() -> None:
@@ -93,23 +93,21 @@ def main() -> None:
         module.warn(f"Cannot tell whether {python} could import {', '.join(names)} before it is there")
         module.exit_json(changed=False, missing=[], packages=[])
     # From the root directory: the interpreter would import from the current one.
-    process = subprocess.run(
-        [python, "-B", "-c", inspect.getsource(_imports), *names], cwd="/", capture_output=True, text=True, check=False
-    )
+    process = subprocess.run([python, "-B", "-c", inspect.getsource(imports), *names], cwd="/", capture_output=True, text=True, check=False)
     if process.returncode != 0:
         module.fail_json(msg=f"{python} ended with status {process.returncode}: {process.stderr.strip()[-2000:]}")
     # What the modules print comes before.
     answer = json.loads(process.stdout.splitlines()[-1])
     missing, error = answer["missing"], answer["error"]
-    packages = [_imports.CURES[name] for name in missing]
+    packages = [imports.CURES[name] for name in missing]
     if missing and not error:
         lacking = f"it has no module {', no module '.join(missing)}"
         if module.params["cured"]:
             error = lacking
         else:
             try:
-                _packages.refuse_uninstallable(packages)
-            except _packages.PackageError as refusal:
+                apt.refuse_uninstallable(packages)
+            except apt.PackageError as refusal:
                 error = f"{lacking}. {', '.join(packages)} would cure it, but cannot be installed here: {refusal}"
     if error:
         module.fail_json(msg=f"{python} cannot import {', '.join(names)}; no service was touched: {error}")

@@ -71,7 +71,7 @@ kept:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils import _packages
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt
 
 
 def main() -> None:
@@ -89,25 +89,25 @@ def main() -> None:
     brought = {line[1] for line in lines if line[0] == role}
     others = {line[1] for line in lines if line[0] != role}
     try:
-        _packages.refuse_other_systems()
-        states = _packages.read_states()
-        installed = [name for name in sorted({*module.params["packages"], *brought}) if states.get(name) in _packages.INSTALLED]
-        requested = _packages.read_requested()
+        apt.refuse_other_systems()
+        states = apt.read_states()
+        installed = [name for name in sorted({*module.params["packages"], *brought}) if states.get(name) in apt.INSTALLED]
+        requested = apt.read_requested()
         candidates, kept = [], {}
         for name in installed:
             if name not in brought:
                 kept[name] = "was there before"
             elif name in others:
                 kept[name] = "another role needs it"
-            elif users := set(_packages.plan("remove", name)[1]) & requested - brought:
+            elif users := set(apt.plan("remove", name)[1]) & requested - brought:
                 kept[name] = f"{', '.join(sorted(users))} needs it"
             else:
                 candidates.append(name)
         packages = []
         if candidates:
-            idle_anyway = set(_packages.plan("autoremove")[1])
-            packages = sorted(set(_packages.plan("autoremove", *candidates)[1]) - idle_anyway)
-    except _packages.PackageError as error:
+            idle_anyway = set(apt.plan("autoremove")[1])
+            packages = sorted(set(apt.plan("autoremove", *candidates)[1]) - idle_anyway)
+    except apt.PackageError as error:
         module.fail_json(msg=f"Cannot tell which packages can go: {error}")
     module.exit_json(changed=False, packages=packages, kept=kept)
 

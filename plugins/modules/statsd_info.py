@@ -94,7 +94,7 @@ timers:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_management import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import (
     MANAGEMENT_ARGUMENT_SPEC,
     Management,
     ManagementError,

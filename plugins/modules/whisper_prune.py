@@ -117,8 +117,8 @@ links:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import TREE_ARGUMENT_SPEC
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_prune import PruneError, prune
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.prune import PruneError, prune
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import TREE_ARGUMENT_SPEC
 
 
 def is_change(result: dict) -> bool:

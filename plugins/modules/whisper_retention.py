@@ -230,30 +230,21 @@ import traceback
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.metricstack.graphite.plugins.module_utils._parallel import (
-    StoppedError,
-    Worker,
-    WorkerError,
-    in_parallel,
-)
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import (
     AGGREGATION_METHODS,
     StorageRules,
     StorageRulesError,
     read_aggregations,
     read_schemas,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import (
-    TREE_ARGUMENT_SPEC,
-    Entry,
-    LeaseError,
-    TreeBusyError,
-    locked,
-    open_tree,
-    walk,
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import WHISPER_ERROR
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.parallel import (
+    StoppedError,
+    Worker,
+    WorkerError,
+    in_parallel,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import WHISPER_ERROR
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_retention import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.retention import (
     PENDING_BYTES,
     NoRoomError,
     Report,
@@ -261,6 +252,15 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_rete
     Surveyor,
     Work,
     series_path,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import (
+    TREE_ARGUMENT_SPEC,
+    Entry,
+    LeaseError,
+    TreeBusyError,
+    locked,
+    open_tree,
+    walk,
 )
 
 

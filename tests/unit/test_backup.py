@@ -25,8 +25,9 @@ from pathlib import Path
 
 import pytest
 import whisper
-from ansible_collections.metricstack.graphite.plugins.module_utils import _backup, _whisper_files
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbonlink import CarbonLink, CarbonLinkError
+from ansible_collections.metricstack.graphite.plugins.module_utils._backup import content as backup_content
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink, CarbonLinkError
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree as whisper_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """
@@ -105,9 +106,9 @@ def tree(tmp_path):
 def copies(top, links=(), **arguments):
     """Return the members of a copy of a tree by name, their contents, and the copy."""
     target = io.BytesIO()
-    stream = _backup.Stream(target)
-    descriptor = _whisper_files.open_tree(str(top))
-    copy = _backup.WhisperCopy(descriptor, list(links), whisper, **arguments)
+    stream = backup_content.Stream(target)
+    descriptor = whisper_tree.open_tree(str(top))
+    copy = backup_content.WhisperCopy(descriptor, list(links), whisper, **arguments)
     copy.write(stream)
     stream.close()
     os.close(descriptor)
@@ -169,7 +170,7 @@ def test_files_are_read_after_the_cache_has_answered_for_a_while(carbon, tree, t
     """A point that carbon took out of its cache just before it was asked is in the file a moment later."""
     path = tree("a.b")
     now = int(time.time())
-    monkeypatch.setattr(_backup, "LAG", 0.5)
+    monkeypatch.setattr(backup_content, "LAG", 0.5)
     threading.Timer(0.3, lambda: whisper.update_many(str(path), [(now, 42)])).start()
     members, copy = copies(tmp_path / "whisper", [carbon.link])
     assert carbon.requests
@@ -261,8 +262,8 @@ def test_the_writer_tears_what_is_only_read(rewritten):
 def test_memory_does_not_grow_with_the_number_of_files(tree, tmp_path):
     program = """
 import os, resource, sys
-from ansible_collections.metricstack.graphite.plugins.module_utils import _backup
-stream = _backup.Stream(open(os.devnull, "wb"))
+from ansible_collections.metricstack.graphite.plugins.module_utils._backup import content as backup_content
+stream = backup_content.Stream(open(os.devnull, "wb"))
 for number in range(int(sys.argv[1])):
     stream.add(f"whisper/{number}.wsp", b"x" * 1000, os.stat("/"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

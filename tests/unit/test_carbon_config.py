@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import carbon_cache_problems
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import carbon_cache_problems
 
 GOOD = {
     "instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002}],

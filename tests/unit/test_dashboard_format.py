@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._dashboard import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import (
     DashboardError,
     check_name,
     dashboard_problems,

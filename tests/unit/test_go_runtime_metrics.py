@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._go_runtime_metrics import (
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import (
     go_runtime_metrics_instances,
     go_runtime_metrics_port_problems,
     go_runtime_metrics_problems,

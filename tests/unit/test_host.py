@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils import _imports, _packages
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, imports
 
 # As an interpreter that never had the modules.
 WITHOUT = "import sys\nfor name in {names!r}: sys.modules.setdefault(name)\n"
@@ -22,7 +22,7 @@ def examine(tmp_path):
 
     def run(content):
         (tmp_path / "application.py").write_text(content)
-        command = [sys.executable, "-B", _imports.__file__, "application"]
+        command = [sys.executable, "-B", imports.__file__, "application"]
         environment = {"PYTHONPATH": str(tmp_path)}
         return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
@@ -86,13 +86,13 @@ def test_every_feature_that_is_missing_is_in_one_message(run_module):
     ],
 )
 def test_half_installed_packages_are_told_from_whole_ones(monkeypatch, lines, half):
-    monkeypatch.setattr(_packages, "_run", lambda _command: lines)
-    assert _packages.half_installed(_packages.read_states()) == half
+    monkeypatch.setattr(apt, "_run", lambda _command: lines)
+    assert apt.half_installed(apt.read_states()) == half
 
 
 def test_what_is_refused_by_apt_is_told_with_its_reasons():
-    with pytest.raises(_packages.PackageError, match="no-such-package-anywhere"):
-        _packages.plan("install", "no-such-package-anywhere")
+    with pytest.raises(apt.PackageError, match="no-such-package-anywhere"):
+        apt.plan("install", "no-such-package-anywhere")
 
 
 def test_packages_that_were_there_before_stay(run_module, tmp_path):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._listeners import port_holders
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import port_holders
 
 SOCKETS = """\
 udp UNCONN 0      0            0.0.0.0:8125 0.0.0.0:* users:(("statsd goruntim",pid=2785,fd=23)) cgroup:/user.slice/session-3.scope

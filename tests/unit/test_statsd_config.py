@@ -8,7 +8,7 @@ import json
 import subprocess
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_config import statsd_series
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
 
 # What StatsD's own backend sends to carbon for one metric of each kind.
 BACKEND = """

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._statsd_management import names_of, parse_dump
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import names_of, parse_dump
 
 STRANGE_NAMES = ["it's", 'a "quoted" one', "`all' of\"them", "back\\slash", "tab\tand space", "计数器", "7", "tag;a=b"]
 

@@ -11,12 +11,12 @@ import pytest
 import whisper
 from ansible.errors import AnsibleFilterError
 from ansible_collections.metricstack.graphite.plugins.filter.carbon import whisper_size_of
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import (
     RetentionError,
     format_retentions,
     parse_retentions,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import (
     capacity_problems,
     expected_series_problems,
     schema_problems,

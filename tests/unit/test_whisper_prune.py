@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import whisper
-from ansible_collections.metricstack.graphite.plugins.module_utils import _whisper_files, _whisper_prune
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import RetentionError, parse_duration
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_prune import PruneError, Pruner, prune
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_duration
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import prune as whisper_prune
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree as whisper_tree
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.prune import PruneError, Pruner, prune
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import prune_program
 
 DAY = 86400
 NOW = time.time()
@@ -26,7 +28,7 @@ SHAPE = ((60, 60), (3600, 48))
 
 @pytest.fixture(autouse=True)
 def _without_grace(monkeypatch):
-    monkeypatch.setattr(_whisper_prune, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(whisper_prune, "GRACE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -251,8 +253,8 @@ def test_nothing_goes_when_most_would(tree, series):
 
 def test_another_run_is_waited_for_by_the_user(tree, series):
     series("dead")
-    top = _whisper_files.open_tree(str(tree))
-    with _whisper_files.locked(top), pytest.raises(PruneError, match="another run"):
+    top = whisper_tree.open_tree(str(tree))
+    with whisper_tree.locked(top), pytest.raises(PruneError, match="another run"):
         prune(str(tree), "90d", max_share=1)
     os.close(top)
 
@@ -263,7 +265,7 @@ def test_without_leases_nothing_is_done_unless_carbon_is_stopped(tree, series, m
     def none(_descriptor, _kind):
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(_whisper_files, "_set_lease", none)
+    monkeypatch.setattr(whisper_tree, "_set_lease", none)
     for check in (True, False):
         with pytest.raises(PruneError, match=r"no lease.*carbon_stopped"):
             prune(str(tree), "90d", max_share=1, check=check)
@@ -272,7 +274,7 @@ def test_without_leases_nothing_is_done_unless_carbon_is_stopped(tree, series, m
 
 
 def test_what_somebody_has_open_is_kept(tree, series, monkeypatch):
-    monkeypatch.setattr(_whisper_prune, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(whisper_prune, "LEASE_SECONDS", 0.05)
     path = series("dead")
     with open(path, "rb"):
         result = run(tree)
@@ -293,7 +295,7 @@ def at_judgement(monkeypatch):
 
     def arrange(count, action):
         calls = []
-        judge = _whisper_prune.is_unused
+        judge = whisper_prune.is_unused
 
         def judging(descriptor, *arguments):
             verdict = judge(descriptor, *arguments)
@@ -302,7 +304,7 @@ def at_judgement(monkeypatch):
                 action(descriptor)
             return verdict
 
-        monkeypatch.setattr(_whisper_prune, "is_unused", judging)
+        monkeypatch.setattr(whisper_prune, "is_unused", judging)
 
     return arrange
 
@@ -321,7 +323,7 @@ def test_a_point_that_arrives_meanwhile_is_not_lost(tree, series, at_judgement, 
         writer.stdin.write("\n")
         writer.stdin.close()
         deadline = time.monotonic() + 10
-        while not _whisper_files.somebody_waits(descriptor, exclusive=True):
+        while not whisper_tree.somebody_waits(descriptor, exclusive=True):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -372,7 +374,7 @@ def test_a_run_that_was_killed_is_finished_by_the_next(tree, series, at):
         series(name)
     program = f"""
 import os, signal, sys
-from ansible_collections.metricstack.graphite.plugins.module_utils import _whisper_prune
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import prune as whisper_prune
 calls = []
 def counted(function):
     def call(*arguments, **options):
@@ -382,8 +384,8 @@ def counted(function):
             os.kill(os.getpid(), signal.SIGKILL)
     return call
 os.link, os.unlink = counted(os.link), counted(os.unlink)
-_whisper_prune.GRACE_SECONDS = 0
-_whisper_prune.prune(sys.argv[1], "90d", max_share=1)
+whisper_prune.GRACE_SECONDS = 0
+whisper_prune.prune(sys.argv[1], "90d", max_share=1)
 """
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root / ".ansible" / "collections")}
@@ -476,15 +478,14 @@ def test_as_a_user_who_may_not_read_everything(tree, series, open_place):
     (tree / "closed").chmod(0o700)
     (tree / "lost+found").mkdir(mode=0o700)
     package = open_place / "pruning"
-    package.mkdir()
-    source = Path(_whisper_prune.__file__).parent
-    for name in ("_whisper_prune.py", "_whisper_files.py", "_whisper_header.py", "_whisper_library.py", "_retention.py"):
-        shutil.copy(source / name, package)
+    for item in prune_program(str(package)):
+        path = Path(item["path"])
+        path.mkdir(exist_ok=True) if item["state"] == "directory" else path.write_text(item["content"])
     shutil.copy(whisper.__file__, open_place)
     environment = {"PYTHONPATH": str(open_place), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def program(*arguments):
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-m", "pruning._whisper_prune"]
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-m", "pruning._whisper.prune"]
         return subprocess.run([*command, *arguments], env=environment, cwd="/", capture_output=True, text=True, check=False)
 
     checked = program(tree, "90d", "--max-share", "1", "--check")
@@ -532,6 +533,6 @@ def test_the_module(run_module, tree, series):
 
 
 def test_without_the_library(tree, monkeypatch):
-    monkeypatch.setattr(_whisper_prune, "whisper", None)
+    monkeypatch.setattr(whisper_prune, "whisper", None)
     with pytest.raises(PruneError, match="python3-whisper"):
         prune(str(tree), "90d")

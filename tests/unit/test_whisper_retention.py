@@ -319,9 +319,9 @@ def test_sparse_files_need_the_room_that_they_take(bring, tmp_path, file_system)
 
 REPLACE = """
 import sys, time
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import StorageRules
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import open_tree, walk
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_retention import NoRoomError, Report, Reshaper, Work
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import StorageRules
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import open_tree, walk
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.retention import NoRoomError, Report, Reshaper, Work
 rules = StorageRules([{"name": "load", "pattern": "load", "retentions": "10s:6h,1m:6d,10m:60d"}], [])
 reshaper = Reshaper(Work(rules, False, None), Report())
 try:
@@ -381,7 +381,7 @@ def test_a_point_that_is_written_to_a_file_while_it_is_replaced_is_carried_over(
 
 HOLDER = """
 import os, sys, time
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import lease
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import lease
 descriptor = os.open(sys.argv[1], os.O_RDWR)
 with lease(descriptor, exclusive=True):
     print("held", flush=True)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._wrk import WrkError, parse_summary
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._wrk import WrkError, parse_summary
 
 SUMMARY = """Running 2s test @ http://127.0.0.1:8765/
   2 threads and 10 connections

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 import yaml
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import parse_retentions, whisper_size
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import parse_retentions, whisper_size
 from conftest import ROOT, values
 
 

@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections import Counter
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import address_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import address_problem, port_problem
 
 _VERSION = re.compile(r"1\.(\d\d+)\Z")
 _OLDEST = 19

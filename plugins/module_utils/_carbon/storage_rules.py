@@ -19,7 +19,7 @@ except ImportError:  # before Python 3.11
     import sre_constants
     import sre_parse
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import (
     Archive,
     RetentionError,
     format_retentions,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Runs ``_django_child.py`` inside a Django application. This file is private to the collection."""
+"""Runs ``inside.py`` inside a Django application. This file is private to the collection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pwd
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils import _django_child
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import inside
 
 DJANGO_ARGUMENT_SPEC = {
     "python": {"type": "path", "default": "/usr/bin/python3"},
@@ -100,7 +100,7 @@ class Application:
 
 def _child_source() -> str:
     # Through the loader: on the host, the file is inside of a ZIP archive.
-    spec = _django_child.__spec__
+    spec = inside.__spec__
     assert spec is not None
     assert spec.loader is not None
     return spec.loader.get_source(spec.name)  # type: ignore[attr-defined]

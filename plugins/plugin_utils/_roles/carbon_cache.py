@@ -12,13 +12,16 @@ import ipaddress
 import posixpath
 import re
 from collections import Counter
+from pathlib import Path
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import RetentionError, parse_duration
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon import retention
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_duration
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import (
     aggregation_problems,
     expected_series_problems,
     schema_problems,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import header, library, prune, tree
 
 # carbon_cache_instances and carbon_cache_bind_address own these; a second source would contradict them in silence.
 OWNED_SETTINGS = (
@@ -68,6 +71,22 @@ def carbonlink_hosts(instances: list[dict], address: str = "127.0.0.1") -> list[
     """
     host = f"[{address}]" if ":" in address else address
     return [f"{host}:{instance['cache_query_port']}:{instance['name']}" for instance in instances]
+
+
+def prune_program(directory: str) -> list[dict]:
+    """Return the files of the program that prunes, a Python package at ``directory``, as the module config_files takes them.
+
+    It is the module whisper_prune's own code, of which Python needs no more.
+    """
+    owned = {"owner": "root", "group": "root"}
+    files = [{"path": directory, "state": "directory", "mode": "0755", **owned}]
+    for module in (retention, header, library, prune, tree):
+        package, name = module.__name__.split(".")[-2:]
+        if f"{directory}/{package}" not in [item["path"] for item in files]:
+            files.append({"path": f"{directory}/{package}", "state": "directory", "mode": "0755", **owned})
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        files.append({"path": f"{directory}/{package}/{name}.py", "state": "file", "content": source, "mode": "0644", **owned})
+    return files
 
 
 def carbon_cache_problems(variables: dict) -> list[str]:

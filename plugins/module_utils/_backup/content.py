@@ -24,10 +24,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
-from ansible_collections.metricstack.graphite.plugins.module_utils import _whisper_files
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbonlink import CarbonLink, CarbonLinkError
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import POINT_BYTES
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_header import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink, CarbonLinkError
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import POINT_BYTES
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import (
     Header,
     NotWhisperError,
     newest_time,
@@ -197,8 +197,8 @@ class WhisperCopy:
 
     def _files(self) -> Iterator[Opened]:
         above: list[str] = []
-        for entry in _whisper_files.walk(self._top):
-            if not entry.name.endswith(_whisper_files.SUFFIX):
+        for entry in tree.walk(self._top):
+            if not entry.name.endswith(tree.SUFFIX):
                 self._note(self.skipped, entry.path)
                 continue
             try:
@@ -249,12 +249,12 @@ class WhisperCopy:
 
     def _read(self, item: Opened) -> bytes:
         if not self._leases:
-            return _whisper_files.read_all(item.descriptor)
+            return tree.read_all(item.descriptor)
         try:
-            with _whisper_files.lease(item.descriptor):
-                return _whisper_files.read_all(item.descriptor)
-        except _whisper_files.LeaseTimeoutError as error:
-            raise _whisper_files.LeaseTimeoutError(f"{_whisper_files.printable(item.path)}: {error}") from error
+            with tree.lease(item.descriptor):
+                return tree.read_all(item.descriptor)
+        except tree.LeaseTimeoutError as error:
+            raise tree.LeaseTimeoutError(f"{tree.printable(item.path)}: {error}") from error
 
     def _completed(self, item: Opened, content: bytes, points: list[tuple[int, float]] | None) -> bytes:
         try:
@@ -274,13 +274,13 @@ class WhisperCopy:
     @staticmethod
     def _note(names: list[str], path: str) -> None:
         if len(names) < 20:
-            names.append(_whisper_files.printable(path))
+            names.append(tree.printable(path))
 
 
 def newer_series(top: int, since: float, own: list[re.Pattern]) -> Iterator[str]:
     """Yield the paths of the files in a tree that have a point newer than ``since``, without those that match ``own``."""
-    for entry in _whisper_files.walk(top):
-        if not entry.name.endswith(_whisper_files.SUFFIX) or any(pattern.search(entry.metric or entry.path) for pattern in own):
+    for entry in tree.walk(top):
+        if not entry.name.endswith(tree.SUFFIX) or any(pattern.search(entry.metric or entry.path) for pattern in own):
             continue
         try:
             descriptor = entry.open()
@@ -290,7 +290,7 @@ def newer_series(top: int, since: float, own: list[re.Pattern]) -> Iterator[str]
             status = os.fstat(descriptor)
             # What was not written since has no point since.
             if stat.S_ISREG(status.st_mode) and status.st_mtime >= since and _may_be_newer(descriptor, since):
-                yield _whisper_files.printable(entry.path)
+                yield tree.printable(entry.path)
         finally:
             os.close(descriptor)
 

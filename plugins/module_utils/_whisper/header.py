@@ -13,8 +13,8 @@ import os
 import sys
 from typing import NamedTuple
 
-from ._retention import ARCHIVE_BYTES, HEADER_BYTES, POINT_BYTES, Archive, whisper_size
-from ._whisper_library import whisper
+from .._carbon.retention import ARCHIVE_BYTES, HEADER_BYTES, POINT_BYTES, Archive, whisper_size
+from .library import whisper
 
 # More than anybody has a use for.
 _MOST_ARCHIVES = 1000

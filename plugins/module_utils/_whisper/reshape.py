@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import Archive
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_header import Header, read_header
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import whisper
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import Archive
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import Header, read_header
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import whisper
 
 # The library joins the points of a run one by one, which costs the square of their number.
 _RUN = 200

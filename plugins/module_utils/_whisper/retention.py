@@ -21,9 +21,24 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._retention import Archive, format_retentions, whisper_size
-from ansible_collections.metricstack.graphite.plugins.module_utils._storage_rules import SeriesShape, StorageRules
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_files import (
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import Archive, format_retentions, whisper_size
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import SeriesShape, StorageRules
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import (
+    Header,
+    NotWhisperError,
+    read_header,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import whisper
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.reshape import (
+    Layer,
+    WhisperContent,
+    compose,
+    known_points,
+    reshape,
+    same_factor,
+    write_points,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import (
     NAMED,
     SETTLED_SECONDS,
     SUFFIX,
@@ -36,21 +51,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_file
     printable,
     read_all,
     refuse_without_leases,
-)
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_header import (
-    Header,
-    NotWhisperError,
-    read_header,
-)
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_library import whisper
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper_reshape import (
-    Layer,
-    WhisperContent,
-    compose,
-    known_points,
-    reshape,
-    same_factor,
-    write_points,
 )
 
 RESHAPING = ".reshaping"

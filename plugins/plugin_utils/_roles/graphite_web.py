@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 
 import zoneinfo
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon_config import address_problem, port_problem
-from ansible_collections.metricstack.graphite.plugins.module_utils._dashboard import dashboard_problems
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import dashboard_problems
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import address_problem, port_problem
 
 _SQLITE = "django.db.backends.sqlite3"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")

@@ -12,7 +12,7 @@ import json
 import re
 from urllib.parse import quote, urlencode
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._render import parameter_text as _text
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.render import parameter_text as _text
 
 DEFAULT_FROM = "-2hours"
 DEFAULT_UNTIL = "now"

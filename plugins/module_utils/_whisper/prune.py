@@ -22,8 +22,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from ._retention import RetentionError, parse_duration
-from ._whisper_files import (
+from .._carbon.retention import RetentionError, parse_duration
+from .header import NotWhisperError, newest_time, read_header
+from .library import whisper
+from .tree import (
     NAMED,
     SUFFIX,
     Entry,
@@ -39,8 +41,6 @@ from ._whisper_files import (
     somebody_waits,
     walk,
 )
-from ._whisper_header import NotWhisperError, newest_time, read_header
-from ._whisper_library import whisper
 
 TAKEN = ".pruned"
 # A process that had looked up a file's name before it was renamed has opened it by then.
