@@ -12,10 +12,9 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.reten
     parse_retentions,
     whisper_size,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems, first_match
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
     carbon_cache_problems,
-    carbonlink_hosts,
     config_value,
     prune_program,
 )
@@ -24,14 +23,6 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon
 def carbon_retentions(text: str) -> str:
     try:
         return format_retentions(parse_retentions(text))
-    except RetentionError as error:
-        raise AnsibleFilterError(str(error)) from error
-
-
-def finest_retention(schemas: list[dict], metric: str) -> int | None:
-    rule = first_match(schemas, metric)
-    try:
-        return parse_retentions(rule["retentions"])[0].seconds_per_point if rule else None
     except RetentionError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -75,8 +66,6 @@ class FilterModule:
             "carbon_cache_problems": carbon_cache_problems,
             "carbon_config_value": config_value,
             "carbon_retentions": carbon_retentions,
-            "carbonlink_hosts": carbonlink_hosts,
-            "finest_retention": finest_retention,
             "whisper_prune_program": prune_program,
             "whisper_retention_report": whisper_retention_report,
             "whisper_size": whisper_size_of,

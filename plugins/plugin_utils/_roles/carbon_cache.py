@@ -63,16 +63,6 @@ def config_value(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
-def carbonlink_hosts(instances: list[dict], address: str = "127.0.0.1") -> list[str]:
-    """Return graphite-web's ``CARBONLINK_HOSTS`` for ``instances`` at ``address``, in their order.
-
-    The order and the instance names decide which cache is asked for a metric; both must be those of the relay, if
-    there is one.
-    """
-    host = f"[{address}]" if ":" in address else address
-    return [f"{host}:{instance['cache_query_port']}:{instance['name']}" for instance in instances]
-
-
 def prune_program(directory: str) -> list[dict]:
     """Return the files of the program that prunes, a Python package at ``directory``, as the module config_files takes them.
 

@@ -1,0 +1,262 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: carbon_probe
+short_description: Send a probe point to each carbon-cache instance
+version_added: 2.0.0
+description:
+  - Makes a small whisper file for each instance, sends one point to the instance by the line protocol, and checks that the instance
+    has taken the point. graphite-web shows the point at once, from the cache or from the file.
+  - With V(absent), waits until the caches have written what they hold of the probe, and removes the files.
+author:
+  - metricstack maintainers (@metricstack)
+options:
+  instances:
+    description:
+      - The instances, as the variable C(carbon_cache_instances) of the role carbon_cache has them.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the instance.
+        type: str
+        required: true
+      line_receiver_port:
+        description: TCP port on which the instance receives points.
+        type: int
+        required: true
+      cache_query_port:
+        description: TCP port on which the instance answers graphite-web.
+        type: int
+        required: true
+  address:
+    description:
+      - Address on which the instances listen, as the host itself reaches them.
+    type: str
+    default: 127.0.0.1
+  directory:
+    description:
+      - Top of the whisper tree.
+    type: path
+    default: /var/lib/graphite/whisper
+  name:
+    description:
+      - Directory of the probe in the tree, and first part of the names of its series. Choose one that nothing else uses.
+    type: str
+    default: metricstack_probe
+  user:
+    description:
+      - System account that carbon runs as.
+    type: str
+    default: _graphite
+  timeout:
+    description:
+      - Time to wait for each instance, in seconds.
+    type: int
+    default: 10
+  state:
+    description:
+      - Whether the probe is sent, or what it has left is removed.
+    type: str
+    choices: [present, absent]
+    default: present
+attributes:
+  check_mode:
+    description: Sends nothing and removes nothing.
+    support: partial
+  diff_mode:
+    description: A probe has no state to compare.
+    support: N/A
+seealso:
+  - module: metricstack.graphite.graphite_render_info
+  - module: metricstack.graphite.statsd_probe
+"""
+
+EXAMPLES = r"""
+- name: Send a point to each instance
+  metricstack.graphite.carbon_probe:
+    instances: "{{ carbon_cache_instances }}"
+  register: probe
+
+- name: Read the points through graphite-web
+  metricstack.graphite.graphite_render_info:
+    targets: "{{ probe.series }}"
+  register: answer
+  until: answer.series | default([]) | map(attribute='last') | select('equalto', probe.value) | length == probe.series | length
+  retries: 5
+  delay: 1
+
+- name: Remove the probe
+  metricstack.graphite.carbon_probe:
+    instances: "{{ carbon_cache_instances }}"
+    state: absent
+"""
+
+RETURN = r"""
+series:
+  description: Names of the series, one for each instance.
+  returned: success
+  type: list
+  elements: str
+  sample: [metricstack_probe.a]
+value:
+  description: Value of the point, which differs from run to run.
+  returned: O(state=present)
+  type: float
+  sample: 47.11
+"""
+
+import contextlib
+import os
+import pwd
+import random
+import re
+import socket
+import struct
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink, CarbonLinkError
+
+STEP, POINTS = 60, 60
+# The header of whisper.py: aggregation method (average), longest retention, xFilesFactor, number of archives; then the archive.
+HEADER = struct.pack("!2LfL", 1, STEP * POINTS, 0.5, 1) + struct.pack("!3L", 28, STEP, POINTS)
+
+
+class ProbeError(Exception):
+    """The probe has not reached an instance."""
+
+
+class Probe:
+    """The probe's series on one host. Nothing is followed that somebody may have put into the tree as a link."""
+
+    def __init__(self, parameters: dict) -> None:
+        self._parameters = parameters
+        self._instances = parameters["instances"]
+
+    def metric(self, instance: dict) -> str:
+        return f"{self._parameters['name']}.{instance['name']}"
+
+    def send(self, value: float) -> None:
+        account = pwd.getpwnam(self._parameters["user"])
+        with self._directory(make_for=account) as directory:
+            for instance in self._instances:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+                file = os.open(f"{instance['name']}.wsp", flags, 0o640, dir_fd=directory)
+                with os.fdopen(file, "wb") as stream:
+                    os.fchown(stream.fileno(), account.pw_uid, account.pw_gid)
+                    stream.write(HEADER + bytes(12 * POINTS))
+                self._send_point(instance, value)
+                self._wait(instance, lambda cached, file=instance: bool(cached) or self._is_stored(directory, file, value), "has not taken")
+
+    def remove(self) -> None:
+        for instance in self._instances:
+            self._wait(instance, lambda cached: not cached, "still holds")
+        try:
+            with self._directory() as directory:
+                for instance in self._instances:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
+        except FileNotFoundError:
+            return
+        with contextlib.suppress(OSError):  # somebody else's files may be there
+            os.rmdir(os.path.join(self._parameters["directory"], self._parameters["name"]))
+
+    @contextlib.contextmanager
+    def _directory(self, make_for=None):
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        top = os.open(self._parameters["directory"], flags)
+        try:
+            if make_for is not None:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(self._parameters["name"], 0o750, dir_fd=top)
+            directory = os.open(self._parameters["name"], flags | os.O_NOFOLLOW, dir_fd=top)
+            try:
+                if make_for is not None:
+                    os.fchown(directory, make_for.pw_uid, make_for.pw_gid)
+                yield directory
+            finally:
+                os.close(directory)
+        finally:
+            os.close(top)
+
+    def _send_point(self, instance: dict, value: float) -> None:
+        address = (self._parameters["address"], instance["line_receiver_port"])
+        try:
+            with socket.create_connection(address, timeout=self._parameters["timeout"]) as connection:
+                connection.sendall(f"{self.metric(instance)} {value} {int(time.time())}\n".encode())
+        except OSError as error:
+            name = f"carbon-cache@{instance['name']}"
+            raise ProbeError(f"{name} does not receive points on TCP port {address[1]} of {address[0]}: {error}") from error
+
+    def _is_stored(self, directory: int, instance: dict, value: float) -> bool:
+        with os.fdopen(os.open(f"{instance['name']}.wsp", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb") as stream:
+            stream.seek(len(HEADER))
+            return any(stored == value for _time, stored in struct.iter_unpack("!Ld", stream.read(12 * POINTS)))
+
+    def _wait(self, instance: dict, is_over, complaint: str) -> None:
+        link = CarbonLink(self._parameters["address"], instance["cache_query_port"], self._parameters["timeout"])
+        metric = self.metric(instance)
+        deadline = time.monotonic() + self._parameters["timeout"]
+        try:
+            while not is_over(link.cached([metric])):
+                if time.monotonic() > deadline:
+                    raise ProbeError(
+                        f"carbon-cache@{instance['name']} {complaint} the point of {metric} after {self._parameters['timeout']} s."
+                        f" See journalctl --unit carbon-cache@{instance['name']}"
+                    )
+                time.sleep(0.1)
+        except CarbonLinkError as error:
+            raise ProbeError(f"carbon-cache@{instance['name']} does not answer on its cache query port: {error}") from error
+        finally:
+            link.close()
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "instances": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "line_receiver_port": {"type": "int", "required": True},
+                    "cache_query_port": {"type": "int", "required": True},
+                },
+            },
+            "address": {"type": "str", "default": "127.0.0.1"},
+            "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
+            "name": {"type": "str", "default": "metricstack_probe"},
+            "user": {"type": "str", "default": "_graphite"},
+            "timeout": {"type": "int", "default": 10},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+        supports_check_mode=True,
+    )
+    if not re.match(r"[A-Za-z0-9_-]+\Z", module.params["name"]):
+        module.fail_json(msg=f"name is '{module.params['name']}'; use letters, digits, '_' and '-'.")
+    probe = Probe(module.params)
+    value = random.randrange(1, 10**6) / 100
+    try:
+        if not module.check_mode and module.params["state"] == "present":
+            probe.send(value)
+        elif not module.check_mode:
+            probe.remove()
+    except ProbeError as error:
+        module.fail_json(msg=str(error))
+    except KeyError:
+        module.fail_json(msg=f"user is '{module.params['user']}', which the host does not have.")
+    except OSError as error:
+        module.fail_json(msg=f"The probe has no place in the whisper tree: {error}")
+    series = [probe.metric(instance) for instance in module.params["instances"]]
+    module.exit_json(changed=False, series=series, **({"value": value} if module.params["state"] == "present" else {}))
+
+
+if __name__ == "__main__":
+    main()

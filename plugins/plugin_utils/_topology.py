@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Which host has which component, and who talks to whom on which address and port.
+
+The one place that answers these questions. An inventory comes in, one dict per host goes out; nothing here contacts a host or
+evaluates a template. This file is private to the collection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
+
+
+class Socket(NamedTuple):
+    """A listener, by the variables that hold its address and its port."""
+
+    protocol: str
+    address: str
+    port: str
+
+
+class Component(NamedTuple):
+    """A part of the stack. Its name is that of its group in the inventory."""
+
+    name: str
+    role: str
+    # The first one receives points.
+    sockets: tuple[Socket, ...] = ()
+    # The variables that hold where points are sent: a host and a port.
+    target: tuple[str, str] | None = None
+
+
+# In the order in which a point passes through them: each sends to the next one that the inventory has.
+CHAIN = (
+    Component("go_runtime_metrics", "go_runtime_metrics", (), ("go_runtime_metrics_statsd_host", "go_runtime_metrics_statsd_port")),
+    Component(
+        "statsd",
+        "statsd",
+        (Socket("udp", "statsd_address", "statsd_port"), Socket("tcp", "statsd_management_address", "statsd_management_port")),
+        ("statsd_graphite_host", "statsd_graphite_port"),
+    ),
+    Component("carbon", "carbon_cache"),
+)
+COMPONENTS = {component.name: component for component in (*CHAIN, Component("graphite_web", "graphite_web"))}
+
+_WILDCARDS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class TopologyError(Exception):
+    """The groups of the inventory do not say which host gets what; the message says what to write."""
+
+
+def connect_address(address: object) -> str:
+    """Return the address at which a listener on ``address`` is reached from its own host: that of loopback for a wildcard."""
+    return _WILDCARDS.get(str(address), str(address))
+
+
+def carbonlink_hosts(instances: list[dict], address: str = "127.0.0.1") -> list[str]:
+    """Return graphite-web's ``CARBONLINK_HOSTS`` for ``instances`` at ``address``, in their order.
+
+    The order and the instance names decide which cache is asked for a metric; both must be those of the relay, if
+    there is one.
+    """
+    return [f"{_in_url(address)}:{instance['cache_query_port']}:{instance['name']}" for instance in instances]
+
+
+def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
+    """Return the hosts that have at least one of the components, in the order of the inventory.
+
+    The only host of an inventory without a group of the collection has all of them. Raises ``TopologyError`` for several hosts
+    without such a group, and for a group whose name differs from that of a component by case, hyphen or plural only.
+    """
+    everybody = list(groups.get("all", []))
+    _refuse_similar_names(groups)
+    if any(name in groups for name in COMPONENTS):
+        wanted = {host for name in components for host in groups.get(name, [])}
+        return [host for host in everybody if host in wanted]
+    if len(everybody) > 1:
+        raise TopologyError(
+            f"The inventory has {len(everybody)} hosts, but none of the groups {', '.join(COMPONENTS)} says which host gets which"
+            " component. No host was contacted. Put each host into the groups of its components, such as"
+            f" 'carbon: {{hosts: {{{everybody[0]}: }}}}' below 'children' of a YAML inventory. To install the whole stack on one host, name"
+            f" that host alone: -i {everybody[0]},"
+        )
+    return everybody
+
+
+def _refuse_similar_names(groups: Mapping[str, list[str]]) -> None:
+    names = {_plain(name): name for name in COMPONENTS}
+    similar = {
+        group: names[_plain(group)]
+        for group, hosts in groups.items()
+        if group not in COMPONENTS and _plain(group) in names and set(hosts) - set(groups.get(names[_plain(group)], []))
+    }
+    if similar:
+        listed = " ".join(f"The inventory has a group '{group}': rename the group to '{name}'." for group, name in similar.items())
+        raise TopologyError(f"{listed} The groups of the collection are {', '.join(COMPONENTS)}. No host was contacted.")
+
+
+def _plain(group: str) -> str:
+    return re.sub(r"[^a-z]", "", group.lower()).rstrip("s")
+
+
+class Inventory:
+    """The groups and variables of an inventory, with the roles' defaults where the inventory has no value."""
+
+    def __init__(self, groups: Mapping[str, list[str]], variables: Callable[[str], Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
+        self._groups = groups
+        self._variables = variables
+        self._defaults = defaults
+        self._is_grouped = any(name in groups for name in COMPONENTS)
+
+    def hosts(self, component: str, host: str) -> list[str]:
+        """Return the hosts of a component. Without groups, each host is a stack of its own."""
+        return list(self._groups.get(component, [])) if self._is_grouped else [host]
+
+    def nearest(self, component: str, host: str) -> str:
+        """Return the host whose ``component`` serves ``host``: itself, or else the first one, or else itself again."""
+        hosts = self.hosts(component, host)
+        return host if host in hosts or not hosts else hosts[0]
+
+    def is_set(self, host: str, name: str) -> bool:
+        """Tell whether the inventory gives a host's variable a value."""
+        return name in self._variables(host)
+
+    def own(self, host: str, name: str) -> Any:
+        """Return the value that the inventory gives to a host's variable, or ``None``."""
+        return self._variables(host)[name] if self.is_set(host, name) else None
+
+    def value(self, host: str, name: str) -> Any:
+        """Return the value of a host's variable, or else the role's default."""
+        return self._variables(host)[name] if self.is_set(host, name) else self._defaults.get(name)
+
+    def public_address(self, host: str) -> str:
+        """Return the address at which other hosts reach a host."""
+        return str(self.own(host, "ansible_host") or host)
+
+
+class HostView:
+    """What follows from the inventory for one host."""
+
+    def __init__(self, inventory: Inventory, host: str) -> None:
+        self._inventory = inventory
+        self._host = host
+
+    def topology(self) -> dict:
+        """Return the dict of the host; ``docs/architecture.md`` explains the keys."""
+        return {
+            "components": self.components,
+            "hosts": {name: self._inventory.hosts(name, self._host) for name in COMPONENTS},
+            "sends_to": {component.name: self.target(component) for component in CHAIN if component.target},
+            # In a URL on the host itself.
+            "go_runtime_metrics": {"address": _in_url(connect_address(self._value(self._host, "go_runtime_metrics_listen_address")))},
+            "statsd": self._statsd(),
+            "carbon": self._carbon(),
+            "web": self._web(),
+            "listens": self._listens(),
+        }
+
+    def problems(self) -> list[str]:
+        """Return one message for each contradiction between components: which variable of which host, and what to write."""
+        problems = _shared_ports(self._listens())
+        for component in CHAIN:
+            problems += self.target_problems(component)
+        if "statsd" in self.components:
+            problems += self._flush_problems() + self._overwriting_problems()
+        if "graphite_web" in self.components:
+            problems += self._data_problems()
+        return problems
+
+    @cached_property
+    def components(self) -> list[str]:
+        return [name for name in COMPONENTS if self._host in self._inventory.hosts(name, self._host)]
+
+    def target(self, component: Component) -> dict:
+        """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
+        later = CHAIN[CHAIN.index(component) + 1 :]
+        receiver = next((other for other in later if self._inventory.hosts(other.name, self._host)), later[0])
+        host = self._inventory.nearest(receiver.name, self._host)
+        if receiver.sockets:
+            bind, port = self._value(host, receiver.sockets[0].address), self._value(host, receiver.sockets[0].port)
+        else:
+            bind, port = (
+                self._value(host, "carbon_cache_bind_address"),
+                self._value(host, "carbon_cache_instances")[0]["line_receiver_port"],
+            )
+        address = self._reach(host, bind)
+        own_host, own_port = (self._own(name) for name in component.target or ())
+        if own_host is not None and not (own_host == "localhost" and host == self._host):
+            # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where nobody may listen.
+            address = own_host
+        return {"component": receiver.name, "host": host, "address": address, "port": port if own_port is None else own_port}
+
+    def _own(self, name: str) -> Any:
+        return self._inventory.own(self._host, name)
+
+    def _value(self, host: str, name: str) -> Any:
+        return self._inventory.value(host, name)
+
+    def _reach(self, host: str, bind: object) -> str:
+        """Return the address at which this host reaches a listener of ``host`` that is bound to ``bind``."""
+        if host == self._host or str(bind) not in _WILDCARDS:
+            return connect_address(bind)
+        return self._inventory.public_address(host)
+
+    def _statsd(self) -> dict:
+        host = self._inventory.nearest("statsd", self._host)
+        return {
+            "host": host,
+            "address": connect_address(self._value(host, "statsd_address")),
+            "port": self._value(host, "statsd_port"),
+            "management_address": connect_address(self._value(host, "statsd_management_address")),
+            "management_port": self._value(host, "statsd_management_port"),
+            "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
+            "config": self._value(host, "statsd_config"),
+        }
+
+    def _carbon(self) -> dict:
+        host = self._inventory.nearest("carbon", self._host)
+        bind, instances = self._value(host, "carbon_cache_bind_address"), self._value(host, "carbon_cache_instances")
+        return {
+            "host": host,
+            "address": self._reach(host, bind),
+            "local_address": connect_address(bind),
+            "instances": instances,
+            # As the host itself asks its caches.
+            "carbonlink_hosts": carbonlink_hosts(instances, connect_address(bind)),
+            "whisper_directory": self._value(host, "carbon_cache_whisper_directory"),
+            "metric_prefix": (self._value(host, "carbon_cache_settings") or {}).get("CARBON_METRIC_PREFIX", "carbon"),
+        }
+
+    def _web(self) -> dict:
+        host = self._inventory.nearest("graphite_web", self._host)
+        carbon = HostView(self._inventory, host)._carbon()
+        port = self._value(host, "graphite_web_port")
+        linked = self._inventory.own(host, "graphite_web_carbonlink_hosts")
+        directory = self._inventory.own(host, "graphite_web_whisper_directory")
+        return {
+            "host": host,
+            "carbon_host": carbon["host"],
+            "local_url": f"http://127.0.0.1:{port}",
+            "public_url": f"http://{_in_url(self._inventory.public_address(host))}:{port}",
+            "carbonlink_hosts": carbonlink_hosts(carbon["instances"], carbon["address"]) if linked is None else linked,
+            "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
+        }
+
+    def _listens(self) -> list[dict]:
+        """Return every socket that the host is to have, with the variable that decides its port."""
+        found: list[tuple[str, str, str, Any, Any]] = []
+        for component in CHAIN:
+            if component.name in self.components:
+                for socket in component.sockets:
+                    address, port = self._value(self._host, socket.address), self._value(self._host, socket.port)
+                    found.append((component.name, socket.port, socket.protocol, address, port))
+        if "carbon" in self.components:
+            address = self._value(self._host, "carbon_cache_bind_address")
+            for key in ("line_receiver_port", "cache_query_port"):
+                for instance in self._value(self._host, "carbon_cache_instances"):
+                    found.append(("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)))
+            pickle = (self._value(self._host, "carbon_cache_settings") or {}).get("PICKLE_RECEIVER_PORT", 0)
+            if _number(pickle):
+                found.append(("carbon", "carbon_cache_settings", "tcp", address, pickle))
+        if "graphite_web" in self.components:
+            found.append(("graphite_web", "graphite_web_port", "tcp", "*", self._value(self._host, "graphite_web_port")))
+            for site in self._value(self._host, "apache_wsgi_sites") or []:
+                if site.get("wsgi_script") and site.get("state") != "absent":
+                    found.append(("graphite_web", "apache_wsgi_sites", "tcp", site.get("address") or "*", site.get("port", 80)))
+        return [dict(zip(("component", "variable", "protocol", "address", "port"), socket)) for socket in found]
+
+    def target_problems(self, component: Component) -> list[str]:
+        """Return a message if what ``component`` on this host sends would not arrive."""
+        if not component.target or component.name not in self.components or self._own(f"{component.role}_state") == "absent":
+            return []
+        target = self.target(component)
+        name, host = target["component"], target["host"]
+        receiver = COMPONENTS[name]
+        if self._inventory.own(host, f"{receiver.role}_state") == "absent":
+            return [
+                f"{component.name} on {self._host} sends to {name} on {host}, where {receiver.role}_state is absent. Take {host} out of the"
+                f" group {name}, or set {receiver.role}_state of {host} to present."
+            ]
+        if host == self._host or not _is_loopback(target["address"]) or self._own(component.target[0]) is not None:
+            return []
+        bind = receiver.sockets[0].address if receiver.sockets else "carbon_cache_bind_address"
+        return [
+            f"{component.name} on {self._host} would send to itself, but {name} is on {host} and listens on loopback only. Set {bind} of"
+            f" {host} to an address that {self._host} reaches, and close the port to everybody else."
+        ]
+
+    def _flush_problems(self) -> list[str]:
+        """A longer retention keeps only the last of several flushes, a shorter one leaves holes that roll-ups take for missing data."""
+        interval = _number(self._value(self._host, "statsd_flush_interval"))
+        schemas = self._value(self._carbon()["host"], "carbon_cache_storage_schemas")
+        problems: dict[str, str] = {}
+        for series in statsd_series(self._value(self._host, "statsd_config"), "requests").values():
+            try:
+                rule = first_match(schemas, series)
+                finest = parse_retentions(rule["retentions"])[0].seconds_per_point if rule else None
+            except (RetentionError, re.error, KeyError, TypeError):
+                continue  # the validation of the role names the rule
+            if rule is None or finest is None:
+                problems.setdefault("", f"No rule of carbon_cache_storage_schemas matches {series}, which StatsD writes. Add a rule.")
+            elif interval != finest * 1000:
+                problems.setdefault(
+                    rule["name"],
+                    f"statsd_flush_interval is {interval} ms, but the first rule of carbon_cache_storage_schemas that matches {series},"
+                    f" '{rule['name']}', keeps one point every {finest} s, which loses or spreads points. Set statsd_flush_interval to"
+                    f" {finest * 1000}, or let the retention of that rule begin with {interval // 1000}s.",
+                )
+        return list(problems.values())
+
+    def _overwriting_problems(self) -> list[str]:
+        """Carbon keeps one value for each point in time: of two StatsD that write the same series, the later wins."""
+        statsd = COMPONENTS["statsd"]
+        series = set(statsd_series(self._value(self._host, "statsd_config"), "requests").values())
+        for other in self._inventory.hosts("statsd", self._host):
+            if other == self._host or HostView(self._inventory, other).target(statsd)["host"] != self.target(statsd)["host"]:
+                continue
+            shared = series & set(statsd_series(self._value(other, "statsd_config"), "requests").values())
+            if shared:
+                return [
+                    f"StatsD on {self._host} and StatsD on {other} would write the same series, such as {min(shared)}, to carbon on"
+                    f" {self.target(statsd)['host']} and overwrite each other's values. Give each host's series names of their own, for"
+                    " example in group_vars/statsd.yml: statsd_config: {graphite: {globalSuffix:"
+                    " \"{{ inventory_hostname | replace('.', '_') }}\"}}"
+                ]
+        return []
+
+    def _data_problems(self) -> list[str]:
+        carbon = self._carbon()["host"]
+        elsewhere = "CLUSTER_SERVERS" in (self._own("graphite_web_settings") or {})
+        if carbon == self._host or elsewhere or self._own("graphite_web_whisper_directory") is not None:
+            return []
+        return [
+            f"graphite-web on {self._host} reads whisper files from its own disk, but carbon is on {carbon}. Put {self._host} into the"
+            " group carbon as well, or say where the data comes from: graphite_web_whisper_directory, or CLUSTER_SERVERS in"
+            " graphite_web_settings."
+        ]
+
+
+def _shared_ports(sockets: list[dict]) -> list[str]:
+    users: dict[tuple[str, str], dict[str, str]] = {}
+    for socket in sockets:
+        users.setdefault((socket["protocol"], str(socket["port"])), {}).setdefault(socket["component"], socket["variable"])
+    return [
+        f"{' and '.join(variables.values())} use {protocol.upper()} port {port} on the same host; change one of them."
+        for (protocol, port), variables in users.items()
+        if len(variables) > 1
+    ]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False  # a name, which only the host can resolve
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _number(value: object) -> int:
+    return int(str(value)) if re.match(r"\d+\Z", str(value)) else 0

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""An inventory goes in, one dict per host comes out: who has what, and who talks to whom."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.metricstack.graphite.plugins.filter.stack import _defaults
+from ansible_collections.metricstack.graphite.plugins.plugin_utils import _topology
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._topology import (
+    COMPONENTS,
+    HostView,
+    Inventory,
+    TopologyError,
+    carbonlink_hosts,
+    hosts_of,
+)
+
+
+def inventory(groups: dict, **variables: dict) -> Inventory:
+    everybody = list(dict.fromkeys(host for hosts in groups.values() for host in hosts))
+    return Inventory({"all": everybody, **groups}, lambda host: variables.get(host, {}), _defaults())
+
+
+def topology(host: str, groups: dict, **variables: dict) -> dict:
+    return HostView(inventory(groups, **variables), host).topology()
+
+
+def problems(host: str, groups: dict, **variables: dict) -> list[str]:
+    return HostView(inventory(groups, **variables), host).problems()
+
+
+SPLIT = {"carbon": ["c1"], "statsd": ["s1"], "graphite_web": ["c1"]}
+OPEN = {"c1": {"carbon_cache_bind_address": "10.0.0.5"}}
+
+
+@pytest.mark.parametrize("groups", [{"all": ["one"]}, {name: ["one"] for name in COMPONENTS}], ids=["without groups", "in every group"])
+def test_one_host_talks_to_itself_over_loopback(groups):
+    one = topology("one", groups)
+    assert one["components"] == ["go_runtime_metrics", "statsd", "carbon", "graphite_web"]
+    assert one["sends_to"]["go_runtime_metrics"] == {"component": "statsd", "host": "one", "address": "127.0.0.1", "port": 8125}
+    assert one["sends_to"]["statsd"] == {"component": "carbon", "host": "one", "address": "127.0.0.1", "port": 2003}
+    assert one["web"]["carbonlink_hosts"] == ["127.0.0.1:7002:a"]
+    assert one["web"]["whisper_directory"] == "/var/lib/graphite/whisper"
+    assert one["web"]["local_url"] == "http://127.0.0.1:80"
+    assert {(socket["protocol"], socket["port"]) for socket in one["listens"]} == {
+        ("udp", 8125),
+        ("tcp", 8126),
+        ("tcp", 2003),
+        ("tcp", 7002),
+        ("tcp", 80),
+    }
+    assert problems("one", groups) == []
+
+
+def test_a_host_has_the_components_of_its_groups_only():
+    assert topology("s1", SPLIT)["components"] == ["statsd"]
+    assert topology("c1", SPLIT)["components"] == ["carbon", "graphite_web"]
+    assert topology("other", {**SPLIT, "all": ["c1", "s1", "other"]})["components"] == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "alias", "address"),
+    [
+        ("10.0.0.5", {}, "10.0.0.5"),
+        ("2001:db8::5", {}, "2001:db8::5"),
+        ("0.0.0.0", {}, "c1"),
+        ("::", {}, "c1"),
+        ("0.0.0.0", {"ansible_host": "192.0.2.7"}, "192.0.2.7"),
+    ],
+)
+def test_statsd_reaches_carbon_on_another_host(bind, alias, address):
+    variables = {"c1": {"carbon_cache_bind_address": bind, **alias}}
+    assert topology("s1", SPLIT, **variables)["sends_to"]["statsd"] == {
+        "component": "carbon",
+        "host": "c1",
+        "address": address,
+        "port": 2003,
+    }
+    assert problems("s1", SPLIT, **variables) == []
+
+
+@pytest.mark.parametrize(("bind", "address", "link"), [("0.0.0.0", "127.0.0.1", "127.0.0.1"), ("::", "::1", "[::1]")])
+def test_a_wildcard_is_reached_over_loopback_from_its_own_host(bind, address, link):
+    variables = {"carbon_cache_bind_address": bind, "statsd_address": bind, "statsd_management_address": bind}
+    one = topology("one", {"all": ["one"]}, one=variables)
+    assert one["sends_to"]["statsd"]["address"] == address
+    assert one["sends_to"]["go_runtime_metrics"]["address"] == address
+    assert (one["statsd"]["address"], one["statsd"]["management_address"]) == (address, address)
+    assert one["web"]["carbonlink_hosts"] == [f"{link}:7002:a"]
+
+
+def test_several_carbon_hosts_each_serve_themselves_and_the_first_serves_the_rest():
+    groups = {"carbon": ["c1", "c2"], "graphite_web": ["c1", "c2"], "statsd": ["c2", "s1"]}
+    variables = {
+        "c1": {"carbon_cache_bind_address": "10.0.0.1"},
+        "c2": {
+            "carbon_cache_bind_address": "10.0.0.2",
+            "carbon_cache_instances": [{"name": "x", "line_receiver_port": 3, "cache_query_port": 4}],
+        },
+    }
+    assert topology("c2", groups, **variables)["sends_to"]["statsd"]["host"] == "c2"
+    assert topology("c2", groups, **variables)["sends_to"]["statsd"]["port"] == 3
+    assert topology("s1", groups, **variables)["sends_to"]["statsd"]["address"] == "10.0.0.1"
+    assert topology("c2", groups, **variables)["web"]["carbonlink_hosts"] == ["10.0.0.2:4:x"]
+    # What a host that only sends is told about the web front is what that front does.
+    assert topology("s1", groups, **variables)["web"] == topology("c1", groups, **variables)["web"]
+
+
+def test_the_inventory_wins_over_what_follows_from_the_topology():
+    variables = {
+        "one": {
+            "statsd_graphite_host": "relay.example.org",
+            "statsd_graphite_port": 12003,
+            "graphite_web_carbonlink_hosts": ["192.0.2.1:7002:z"],
+            "graphite_web_whisper_directory": "/data",
+            "go_runtime_metrics_statsd_host": "192.0.2.9",
+        }
+    }
+    one = topology("one", {"all": ["one"]}, **variables)
+    assert (one["sends_to"]["statsd"]["address"], one["sends_to"]["statsd"]["port"]) == ("relay.example.org", 12003)
+    assert one["sends_to"]["go_runtime_metrics"]["address"] == "192.0.2.9"
+    assert (one["web"]["carbonlink_hosts"], one["web"]["whisper_directory"]) == (["192.0.2.1:7002:z"], "/data")
+
+
+def test_localhost_means_where_carbon_listens():
+    # Node.js 18 and later would ask ::1 first.
+    assert topology("one", {"all": ["one"]}, one={"statsd_graphite_host": "localhost"})["sends_to"]["statsd"]["address"] == "127.0.0.1"
+
+
+def test_a_host_that_a_limit_leaves_out_is_still_known():
+    # --limit takes hosts out of a play, never out of the inventory's groups.
+    assert topology("s1", SPLIT, **OPEN)["sends_to"]["statsd"]["address"] == "10.0.0.5"
+
+
+PROBLEMS = {
+    "carbon on loopback of another host": (
+        ("s1", SPLIT, {}),
+        ["statsd on s1", "carbon is on c1", "carbon_cache_bind_address of c1"],
+    ),
+    "StatsD on loopback of another host": (
+        ("g1", {**SPLIT, "go_runtime_metrics": ["g1"]}, OPEN),
+        ["go_runtime_metrics on g1", "statsd is on s1", "statsd_address of s1"],
+    ),
+    "a receiver that is to be removed": (
+        ("s1", SPLIT, {"c1": {"carbon_cache_bind_address": "10.0.0.5", "carbon_cache_state": "absent"}}),
+        ["carbon_cache_state", "absent", "c1"],
+    ),
+    "a web front without data": (
+        ("w1", {"carbon": ["c1"], "graphite_web": ["w1"]}, OPEN),
+        ["w1", "carbon is on c1", "graphite_web_whisper_directory", "CLUSTER_SERVERS"],
+    ),
+    "two StatsD and one carbon": (
+        ("s2", {**SPLIT, "statsd": ["s1", "s2"]}, OPEN),
+        ["s1", "s2", "stats.counters.requests.count", "globalSuffix"],
+    ),
+    "a port of two components": (
+        ("one", {"all": ["one"]}, {"one": {"graphite_web_port": 2003}}),
+        ["graphite_web_port", "carbon_cache_instances", "TCP port 2003"],
+    ),
+    "a pickle receiver on a port that is taken": (
+        ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"PICKLE_RECEIVER_PORT": 80}}}),
+        ["carbon_cache_settings", "graphite_web_port", "80"],
+    ),
+    "a flush interval that is not the finest retention": (
+        ("one", {"all": ["one"]}, {"one": {"statsd_flush_interval": 60000}}),
+        ["statsd_flush_interval is 60000", "stats", "10000"],
+    ),
+    "a legacy namespace that no rule keeps at the flush interval": (
+        ("one", {"all": ["one"]}, {"one": {"statsd_config": {"graphite": {"legacyNamespace": True}}}}),
+        ["statsd_flush_interval", "stats_counts.requests", "60 s"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "named"), PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_a_contradiction_is_named(case, named):
+    host, groups, variables = case
+    found = problems(host, groups, **variables)
+    assert len(found) == 1, found
+    assert [word for word in named if word not in found[0]] == [], found
+
+
+def test_two_statsd_whose_series_differ_share_a_carbon():
+    groups = {**SPLIT, "statsd": ["s1", "s2"]}
+    suffixes = {host: {"statsd_config": {"graphite": {"globalSuffix": host}}} for host in ("s1", "s2")}
+    assert problems("s2", groups, **OPEN, **suffixes) == []
+    # Each with a carbon of its own, they need no other names.
+    assert problems("c1", {name: ["c1", "c2"] for name in ("carbon", "statsd", "graphite_web")}) == []
+
+
+def test_a_relay_is_found_by_its_place_in_the_chain(monkeypatch):
+    relay = _topology.Component(
+        "carbon_relay", "carbon_relay", (_topology.Socket("tcp", "carbon_relay_address", "carbon_relay_port"),), ("carbon_relay_x", "y")
+    )
+    monkeypatch.setattr(_topology, "CHAIN", (*_topology.CHAIN[:2], relay, _topology.CHAIN[2]))
+    monkeypatch.setitem(_topology.COMPONENTS, "carbon_relay", relay)
+    variables = {"s1": {}, "r1": {"carbon_relay_address": "10.0.0.9", "carbon_relay_port": 2003}, **OPEN}
+    stack = topology("s1", {**SPLIT, "carbon_relay": ["r1"]}, **variables)
+    assert stack["sends_to"]["statsd"] == {"component": "carbon_relay", "host": "r1", "address": "10.0.0.9", "port": 2003}
+    assert topology("r1", {**SPLIT, "carbon_relay": ["r1"]}, **variables)["sends_to"]["carbon_relay"]["address"] == "10.0.0.5"
+    # Without a host of its group, StatsD sends to carbon.
+    assert topology("s1", SPLIT, **variables)["sends_to"]["statsd"]["component"] == "carbon"
+
+
+def test_hosts_of_components_are_in_the_order_of_the_inventory():
+    groups = {"all": ["a", "b", "c"], "carbon": ["c"], "statsd": ["b"], "web": ["a"]}
+    assert hosts_of(groups, "statsd", "carbon") == ["b", "c"]
+    assert hosts_of(groups, "graphite_web") == []
+    assert hosts_of({"all": ["one"], "web": ["one"]}, "statsd") == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ({"all": ["a", "b"]}, ["2 hosts", "go_runtime_metrics, statsd, carbon, graphite_web", "-i a,"]),
+        ({"all": ["a", "b"], "web": ["a"], "db": ["b"]}, ["2 hosts", "No host was contacted"]),
+        ({"all": ["a", "b", "c"], "web": ["a"], "db": ["b"], "graphite-web": ["c"]}, ["'graphite-web'", "'graphite_web'"]),
+        ({"all": ["a", "b"], "carbon": ["a"], "statsd": ["a"], "graphite-web": ["b"]}, ["'graphite-web'", "'graphite_web'"]),
+        ({"all": ["a", "b"], "Carbon": ["a", "b"]}, ["'Carbon'", "'carbon'"]),
+        ({"all": ["a"], "carbons": ["a"]}, ["'carbons'", "'carbon'"]),
+    ],
+)
+def test_hosts_without_a_group_are_refused(groups, named):
+    with pytest.raises(TopologyError) as refusal:
+        hosts_of(groups, "carbon")
+    assert [word for word in named if word not in str(refusal.value)] == []
+
+
+def test_carbonlink_keeps_the_order_of_the_instances():
+    instances = [{"name": "b", "cache_query_port": 7102}, {"name": "a", "cache_query_port": 7002}]
+    assert carbonlink_hosts(instances) == ["127.0.0.1:7102:b", "127.0.0.1:7002:a"]
+    assert carbonlink_hosts(instances, "::1") == ["[::1]:7102:b", "[::1]:7002:a"]
