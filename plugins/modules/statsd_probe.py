@@ -66,7 +66,6 @@ attempts:
   sample: 1
 """
 
-import socket
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -76,21 +75,16 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.manag
     ManagementError,
     name_problems,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.metrics import send
 
 ATTEMPTS = 5
 SECONDS_FOR_EACH = 1.0
 
 
-def send(address: str, port: int, line: str) -> None:
-    family, kind, _protocol, _name, target = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as sender:
-        sender.sendto(line.encode(), target)
-
-
 def probe(management: Management, address: str, port: int, name: str) -> int | None:
     """Return how often the counter had to be sent, or ``None`` if StatsD has not counted it."""
     for attempt in range(1, ATTEMPTS + 1):
-        send(address, port, f"{name}:1|c")
+        send(address, port, [f"{name}:1|c"])
         deadline = time.monotonic() + SECONDS_FOR_EACH
         while time.monotonic() < deadline:
             # After a flush, the counter is there with 0.

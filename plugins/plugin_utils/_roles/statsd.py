@@ -46,31 +46,89 @@ def statsd_problems(variables: dict) -> list[str]:
     return [problem for problem in problems if problem]
 
 
+# What verify.yml sends.
+_COUNT, _GAUGE, _TIMES = 42, 17.5, (100, 200, 320)
+
+
 def statsd_series(config: dict, name: str) -> dict[str, str]:
     """Return one series that StatsD writes for a metric ``name`` of each kind, and one about itself (``statsd``).
 
-    ``config`` is the role's ``statsd_config``, on top of the role's own setting ``legacyNamespace: false``.
+    ``config`` is the role's ``statsd_config``, on top of the role's own setting ``legacyNamespace: false``. What the configuration
+    switches off (``flush_counts``, ``calculatedTimerMetrics``) is left out.
     """
-    graphite = config.get("graphite") or {}
-    legacy = graphite.get("legacyNamespace", False)
-    own = config.get("prefixStats", "statsd")
-    suffix = f".{graphite['globalSuffix']}" if "globalSuffix" in graphite else ""
+    names = _Names(config)
+    series = {
+        "counter": names.count(name),
+        "counter_rate": names.rate(name),
+        "gauge": names.of("Gauge", name),
+        "set": names.of("Set", name, "count"),
+        "statsd": names.own("processing_time"),
+        "timer": names.timer(name, "upper"),
+        "timer_count": names.timer(name, "count"),
+    }
+    return {kind: metric for kind, metric in series.items() if metric}
 
-    def series(kind: str, *parts: str) -> str:
+
+def statsd_verification(config: dict, name: str, flush_seconds: int) -> dict:
+    """Return metrics to send to StatsD, and what graphite-web is to show of them after one flush.
+
+    ``lines`` are StatsD's, ``expected`` has for each series the ``summary`` of its points (``sum``, ``last`` or ``max``) and the
+    ``value`` of the summary, and ``directories`` are those of the whisper tree that the series are in.
+    """
+    names = _Names(config)
+    counter, gauge, timer = (f"{name}.{kind}" for kind in ("counter", "gauge", "timer"))
+    timer_values = {
+        "count": ("sum", len(_TIMES)),
+        "upper": ("max", max(_TIMES)),
+        "lower": ("max", min(_TIMES)),
+        "sum": ("sum", sum(_TIMES)),
+        "mean": ("max", sum(_TIMES) / len(_TIMES)),
+        "median": ("max", sorted(_TIMES)[len(_TIMES) // 2]),
+    }
+    expected = [(names.count(counter), "sum", _COUNT), (names.rate(counter), "sum", _COUNT / flush_seconds)]
+    expected += [(names.of("Gauge", gauge), "last", _GAUGE)]
+    # Two of those that the configuration makes are enough.
+    expected += [(names.timer(timer, key), *value) for key, value in timer_values.items() if names.timer(timer, key)][:2]
+    made = [series for series, _summary, _value in expected if series]
+    return {
+        "lines": [f"{counter}:{_COUNT}|c", f"{gauge}:{_GAUGE}|g", *(f"{timer}:{time}|ms" for time in _TIMES)],
+        "expected": [{"series": series, "summary": summary, "value": value} for series, summary, value in expected if series],
+        "directories": sorted({re.sub(rf"({re.escape(name)}).*", r"\1", series).replace(".", "/") for series in made}),
+    }
+
+
+class _Names:
+    """The names of series under one configuration."""
+
+    def __init__(self, config: dict) -> None:
+        self._config = config
+        self._graphite = config.get("graphite") or {}
+        self._legacy = self._graphite.get("legacyNamespace", False)
+        self._suffix = f".{self._graphite['globalSuffix']}" if "globalSuffix" in self._graphite else ""
+
+    def of(self, kind: str, *parts: str) -> str:
         prefix = kind.lower() + "s"
-        if legacy:
+        if self._legacy:
             namespace = ["stats"] if kind == "Counter" else ["stats", prefix]
         else:
-            namespace = [graphite.get("globalPrefix", "stats"), graphite.get(f"prefix{kind}", prefix)]
-        return ".".join(part for part in (*namespace, *parts) if part) + suffix
+            namespace = [self._graphite.get("globalPrefix", "stats"), self._graphite.get(f"prefix{kind}", prefix)]
+        return self._join(*namespace, *parts)
 
-    top = "stats" if legacy else graphite.get("globalPrefix", "stats")
-    return {
-        "counter": f"stats_counts.{name}{suffix}" if legacy else series("Counter", name, "count"),
-        "counter_rate": series("Counter", name) if legacy else series("Counter", name, "rate"),
-        "gauge": series("Gauge", name),
-        "set": series("Set", name, "count"),
-        "statsd": ".".join(part for part in (top, own, "processing_time") if part) + suffix,
-        "timer": series("Timer", name, "upper"),
-        "timer_count": series("Timer", name, "count"),
-    }
+    def own(self, name: str) -> str:
+        top = "stats" if self._legacy else self._graphite.get("globalPrefix", "stats")
+        return self._join(top, self._config.get("prefixStats", "statsd"), name)
+
+    def count(self, name: str) -> str | None:
+        if not self._config.get("flush_counts", True):
+            return None
+        return self._join("stats_counts", name) if self._legacy else self.of("Counter", name, "count")
+
+    def rate(self, name: str) -> str:
+        return self.of("Counter", name) if self._legacy else self.of("Counter", name, "rate")
+
+    def timer(self, name: str, key: str) -> str | None:
+        wanted = self._config.get("calculatedTimerMetrics")
+        return self.of("Timer", name, key) if not wanted or key in wanted else None
+
+    def _join(self, *parts: str) -> str:
+        return ".".join(part for part in parts if part) + self._suffix
