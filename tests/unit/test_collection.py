@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import StorageRules
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
 FILTERS = {path.stem for path in (ROOT / "plugins" / "filter").glob("*.yml")}
+PAGES = sorted(path.relative_to(ROOT) for pattern in ("*.md", "docs/*.md", "roles/*/README.md") for path in ROOT.glob(pattern))
+OPTIONS = {
+    name: option
+    for specs in ROOT.glob("roles/*/meta/argument_specs.yml")
+    for name, option in yaml.safe_load(specs.read_text())["argument_specs"]["main"]["options"].items()
+}
 
 
 def load(path: str):
@@ -35,8 +44,92 @@ def test_modules_with_the_same_options_share_their_defaults():
     }
 
 
-@pytest.mark.parametrize("path", ["README.md", *(f"roles/{role.parent.name}/README.md" for role in ROOT.glob("roles/*/README.md"))])
-def test_links_lead_somewhere(path):
-    text = (ROOT / path).read_text()
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert [target for target in targets if not ((ROOT / path).parent / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page):
+    broken = []
+    for target, _hash, anchor in re.findall(r"\]\(([^)#]*)(#?)([^)]*)\)", (ROOT / page).read_text()):
+        if "://" in target:
+            continue
+        file = (ROOT / page).parent / target if target else ROOT / page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(f"{target}#{anchor}")
+    assert broken == []
+
+
+def anchors(page: Path) -> list[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_the_readme_leads_to_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert [str(page) for page in PAGES if str(page) != "README.md" and f"({page})" not in readme] == []
+
+
+def test_every_playbook_is_described():
+    described = re.findall(r"^\| `(\w+\.yml)` \|", (ROOT / "docs" / "playbooks.md").read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(path.name for path in (ROOT / "playbooks").glob("*.yml"))
+
+
+def test_documented_playbook_variables_exist():
+    source = "".join(path.read_text() for path in (ROOT / "playbooks").rglob("*.yml"))
+    documented = re.findall(
+        r"`((?:graphite_backup|graphite_restore|verify|go_benchmark)_\w+)`", (ROOT / "docs" / "playbooks.md").read_text()
+    )
+    assert [name for name in documented if name not in source] == []
+
+
+def yaml_blocks(page: Path) -> list[dict]:
+    return [yaml.safe_load(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)]
+
+
+def roles_variables(block: object) -> dict:
+    """Return the variables of roles that an example sets."""
+    return {name: value for name, value in block.items() if name in OPTIONS} if isinstance(block, dict) else {}
+
+
+EXAMPLES = [
+    pytest.param(roles_variables(block), id=f"{page}-{number}")
+    for page in PAGES
+    for number, block in enumerate(yaml_blocks(page))
+    if roles_variables(block)
+]
+
+
+@pytest.mark.parametrize("variables", EXAMPLES)
+def test_the_examples_are_accepted(variables):
+    assert stack_problems({"all": ["host"]}, {"host": variables}, "host") == []
+
+
+def test_some_examples_are_found():
+    assert {example.id.rpartition("-")[0] for example in EXAMPLES} >= {
+        "README.md",
+        "docs/adopt.md",
+        "docs/retention.md",
+        "docs/database.md",
+    }
+
+
+def test_the_legacy_namespace_needs_the_whole_example():
+    (config,) = [block for block in yaml_blocks(Path("docs/adopt.md")) if "statsd_config" in block]
+    # Nothing but the rules for stats_counts differs from the defaults.
+    for name in ("carbon_cache_storage_schemas", "carbon_cache_storage_aggregations"):
+        assert [rule for rule in config[name] if rule["name"] != "stats_counts"] == OPTIONS[name]["default"]
+    alone = {"statsd_config": config["statsd_config"]}
+    assert any("stats_counts" in problem for problem in stack_problems({"all": ["host"]}, {"host": alone}, "host"))
+    rules = StorageRules(config["carbon_cache_storage_schemas"], config["carbon_cache_storage_aggregations"])
+    shape = rules.shape(statsd_series(config["statsd_config"], "requests")["counter"])
+    assert (shape.rule, shape.archives[0].seconds_per_point, shape.xfilesfactor, shape.aggregation_method) == ("stats_counts", 10, 0, "sum")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own_hosts.md"])
+def test_the_example_inventory_is_accepted(page):
+    (inventory,) = [block["all"]["children"] for block in yaml_blocks(Path(page)) if "all" in block]
+    hostvars: dict[str, dict] = {}
+    for group in inventory.values():
+        for host, variables in group["hosts"].items():
+            hostvars.setdefault(host, {}).update(variables or {})
+    groups = {"all": list(hostvars), **{name: list(group["hosts"]) for name, group in inventory.items()}}
+    assert len(hostvars) > 1
+    assert {host: stack_problems(groups, hostvars, host) for host in hostvars} == {host: [] for host in hostvars}

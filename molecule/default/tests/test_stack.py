@@ -20,7 +20,7 @@ from conftest import ROOT, values
 
 
 def documented_ports():
-    table = (ROOT / "README.md").read_text().partition("<!-- BEGIN PORTS -->")[2].partition("<!-- END PORTS -->")[0]
+    table = (ROOT / "docs" / "security.md").read_text().partition("<!-- BEGIN PORTS -->")[2].partition("<!-- END PORTS -->")[0]
     rows = re.findall(r"^\| (\d+) \| (tcp|udp) \| (.*?) \|", table, re.MULTILINE)
     return {(protocol, int(port)): bound for port, protocol, bound in rows}
 
