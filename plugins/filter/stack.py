@@ -15,8 +15,6 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils import _topol
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles import RULES
 
 _ROLES = Path(__file__).resolve().parents[2] / "roles"
-# The roles that site.yml runs for a component.
-_ROLES_OF = {"statsd": ["statsd"], "carbon": ["carbon_cache"], "graphite_web": ["graphite_web", "apache_wsgi"]}
 
 
 @lru_cache(maxsize=None)
@@ -60,7 +58,8 @@ def stack_problems(groups: Mapping, hostvars: Mapping, host: str, component: str
     view = _topology.HostView(inventory, host)
     if component:
         return view.target_problems(_topology.COMPONENTS[component])
-    roles = [role for component in view.components for role in _ROLES_OF.get(component, [])]
+    components = [_topology.COMPONENTS[name] for name in view.components]
+    roles = [role for component in components if component.in_stack for role in component.roles]
     problems = [problem for role in [*roles, "graphite_venv"] for problem in _role_problems(inventory, host, role)]
     # What follows from variables that are wrong would be wrong as well.
     return problems or view.problems()

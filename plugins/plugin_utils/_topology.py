@@ -31,25 +31,33 @@ class Component(NamedTuple):
     """A part of the stack. Its name is that of its group in the inventory."""
 
     name: str
-    role: str
+    # The first one is the component's own.
+    roles: tuple[str, ...]
     # The first one receives points.
     sockets: tuple[Socket, ...] = ()
     # The variables that hold where points are sent: a host and a port.
     target: tuple[str, str] | None = None
+    # Whether site.yml installs the component.
+    in_stack: bool = True
 
 
 # In the order in which a point passes through them: each sends to the next one that the inventory has.
 CHAIN = (
-    Component("go_runtime_metrics", "go_runtime_metrics", (), ("go_runtime_metrics_statsd_host", "go_runtime_metrics_statsd_port")),
+    Component(
+        "go_runtime_metrics",
+        ("go_runtime_metrics",),
+        target=("go_runtime_metrics_statsd_host", "go_runtime_metrics_statsd_port"),
+        in_stack=False,
+    ),
     Component(
         "statsd",
-        "statsd",
+        ("statsd",),
         (Socket("udp", "statsd_address", "statsd_port"), Socket("tcp", "statsd_management_address", "statsd_management_port")),
         ("statsd_graphite_host", "statsd_graphite_port"),
     ),
-    Component("carbon", "carbon_cache"),
+    Component("carbon", ("carbon_cache",)),
 )
-COMPONENTS = {component.name: component for component in (*CHAIN, Component("graphite_web", "graphite_web"))}
+COMPONENTS = {component.name: component for component in (*CHAIN, Component("graphite_web", ("graphite_web", "apache_wsgi")))}
 
 _WILDCARDS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -73,7 +81,7 @@ def carbonlink_hosts(instances: list[dict], address: str = "127.0.0.1") -> list[
 
 
 def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
-    """Return the hosts that have at least one of the components, in the order of the inventory.
+    """Return the hosts that have at least one of the components, by default of the whole stack, in the order of the inventory.
 
     The only host of an inventory without a group of the collection has all of them. Raises ``TopologyError`` for several hosts
     without such a group, and for a group whose name differs from that of a component by case, hyphen or plural only.
@@ -81,7 +89,8 @@ def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
     everybody = list(groups.get("all", []))
     _refuse_similar_names(groups)
     if any(name in groups for name in COMPONENTS):
-        wanted = {host for name in components for host in groups.get(name, [])}
+        names = components or [name for name, component in COMPONENTS.items() if component.in_stack]
+        wanted = {host for name in names for host in groups.get(name, [])}
         return [host for host in everybody if host in wanted]
     if len(everybody) > 1:
         raise TopologyError(
@@ -277,15 +286,16 @@ class HostView:
 
     def target_problems(self, component: Component) -> list[str]:
         """Return a message if what ``component`` on this host sends would not arrive."""
-        if not component.target or component.name not in self.components or self._own(f"{component.role}_state") == "absent":
+        if not component.target or component.name not in self.components or self._own(f"{component.roles[0]}_state") == "absent":
             return []
         target = self.target(component)
         name, host = target["component"], target["host"]
         receiver = COMPONENTS[name]
-        if self._inventory.own(host, f"{receiver.role}_state") == "absent":
+        state = f"{receiver.roles[0]}_state"
+        if self._inventory.own(host, state) == "absent":
             return [
-                f"{component.name} on {self._host} sends to {name} on {host}, where {receiver.role}_state is absent. Take {host} out of the"
-                f" group {name}, or set {receiver.role}_state of {host} to present."
+                f"{component.name} on {self._host} sends to {name} on {host}, where {state} is absent. Take {host} out of the group {name},"
+                f" or set {state} of {host} to present."
             ]
         if host == self._host or not _is_loopback(target["address"]) or self._own(component.target[0]) is not None:
             return []

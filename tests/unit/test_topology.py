@@ -191,7 +191,7 @@ def test_two_statsd_whose_series_differ_share_a_carbon():
 
 def test_a_relay_is_found_by_its_place_in_the_chain(monkeypatch):
     relay = _topology.Component(
-        "carbon_relay", "carbon_relay", (_topology.Socket("tcp", "carbon_relay_address", "carbon_relay_port"),), ("carbon_relay_x", "y")
+        "carbon_relay", ("carbon_relay",), (_topology.Socket("tcp", "carbon_relay_address", "carbon_relay_port"),), ("carbon_relay_x", "y")
     )
     monkeypatch.setattr(_topology, "CHAIN", (*_topology.CHAIN[:2], relay, _topology.CHAIN[2]))
     monkeypatch.setitem(_topology.COMPONENTS, "carbon_relay", relay)
@@ -207,6 +207,7 @@ def test_hosts_of_components_are_in_the_order_of_the_inventory():
     groups = {"all": ["a", "b", "c"], "carbon": ["c"], "statsd": ["b"], "web": ["a"]}
     assert hosts_of(groups, "statsd", "carbon") == ["b", "c"]
     assert hosts_of(groups, "graphite_web") == []
+    assert hosts_of({**groups, "go_runtime_metrics": ["a"]}) == ["b", "c"]
     assert hosts_of({"all": ["one"], "web": ["one"]}, "statsd") == ["one"]
 
 
