@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_problems, statsd_series
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
 
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"statsd_problems": statsd_problems, "statsd_series": statsd_series}
+        return {"statsd_series": statsd_series}
