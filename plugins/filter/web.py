@@ -8,7 +8,6 @@ from math import isfinite
 from pprint import pformat
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._sockets import shared_port_problems
 
 
 def python_literal(value: object) -> str:
@@ -36,4 +35,4 @@ def _plain(value: object) -> object:
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"python_literal": python_literal, "shared_port_problems": shared_port_problems}
+        return {"python_literal": python_literal}
