@@ -14,7 +14,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.reten
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
-    carbon_cache_problems,
     config_value,
     prune_program,
 )
@@ -63,7 +62,6 @@ class FilterModule:
     def filters(self) -> dict:
         return {
             "carbon_cache_capacity_problems": capacity_problems,
-            "carbon_cache_problems": carbon_cache_problems,
             "carbon_config_value": config_value,
             "carbon_retentions": carbon_retentions,
             "whisper_prune_program": prune_program,

@@ -4,17 +4,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import (
-    go_runtime_metrics_instances,
-    go_runtime_metrics_port_problems,
-    go_runtime_metrics_problems,
-)
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
 
 
 class FilterModule:
     def filters(self) -> dict:
-        return {
-            "go_runtime_metrics_instances": go_runtime_metrics_instances,
-            "go_runtime_metrics_port_problems": go_runtime_metrics_port_problems,
-            "go_runtime_metrics_problems": go_runtime_metrics_problems,
-        }
+        return {"go_runtime_metrics_instances": go_runtime_metrics_instances}

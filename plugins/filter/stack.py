@@ -60,13 +60,13 @@ def stack_problems(groups: Mapping, hostvars: Mapping, host: str, component: str
         return view.target_problems(_topology.COMPONENTS[component])
     components = [_topology.COMPONENTS[name] for name in view.components]
     roles = [role for component in components if component.in_stack for role in component.roles]
-    problems = [problem for role in [*roles, "graphite_venv"] for problem in _role_problems(inventory, host, role)]
+    problems = [problem for role in [*roles, "graphite_venv"] for problem in _role_problems(inventory, view, host, role)]
     # What follows from variables that are wrong would be wrong as well.
     return problems or view.problems()
 
 
-def _role_problems(inventory: _topology.Inventory, host: str, role: str) -> Iterable[str]:
-    variables = {}
+def _role_problems(inventory: _topology.Inventory, view: _topology.HostView, host: str, role: str) -> Iterable[str]:
+    variables: dict[str, Any] = {}
     for name in _options(role):
         try:
             value = inventory.value(host, name)
@@ -74,6 +74,8 @@ def _role_problems(inventory: _topology.Inventory, host: str, role: str) -> Iter
             return [f"{name} of {host} cannot be evaluated: {error}"]
         if value is not None or inventory.is_set(host, name):
             variables[name] = value
+    if role == "apache_wsgi" and not _validation.specification_problems(_options(role), variables):
+        variables["apache_wsgi_sites"] = view.sites()
     return _validation.role_problems(role, _options(role), variables, RULES.get(role))
 
 

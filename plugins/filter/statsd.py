@@ -4,13 +4,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import (
-    statsd_problems,
-    statsd_series,
-    statsd_verification,
-)
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series, statsd_verification
 
 
 class FilterModule:
     def filters(self) -> dict:
-        return {"statsd_problems": statsd_problems, "statsd_series": statsd_series, "statsd_verification": statsd_verification}
+        return {"statsd_series": statsd_series, "statsd_verification": statsd_verification}

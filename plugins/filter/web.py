@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Graphite-web's settings and Apache's sites as data. Each filter is documented beside this file."""
+"""Graphite-web's settings as Python. Each filter is documented beside this file."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ from math import isfinite
 from pprint import pformat
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_web import (
-    apache_wsgi_listen,
-    apache_wsgi_port_problems,
-    apache_wsgi_problems,
-    graphite_web_problems,
-    shared_port_problems,
-)
 
 
 def python_literal(value: object) -> str:
@@ -42,11 +35,4 @@ def _plain(value: object) -> object:
 
 class FilterModule:
     def filters(self) -> dict:
-        return {
-            "apache_wsgi_listen": apache_wsgi_listen,
-            "apache_wsgi_port_problems": apache_wsgi_port_problems,
-            "apache_wsgi_problems": apache_wsgi_problems,
-            "graphite_web_problems": graphite_web_problems,
-            "python_literal": python_literal,
-            "shared_port_problems": shared_port_problems,
-        }
+        return {"python_literal": python_literal}

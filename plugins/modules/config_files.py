@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: config_files
-short_description: Configuration files that belong together are there, all tested before one is replaced
+short_description: Manage a set of configuration files, and test all of them before one is replaced
 version_added: 1.0.0
 description:
   - Brings a set of files, directories and links to the described state in one call, where M(ansible.builtin.copy) and
@@ -24,13 +24,15 @@ options:
     suboptions:
       path:
         description:
-          - Absolute path on the host. The directory that it is in must be there, or be described before it.
+          - Absolute path on the host. The directory that it is in must be there or be described before it, unless O(files[].parents)
+            is set.
         type: path
         required: true
       state:
         description:
           - What is at the path. V(file) and V(link) replace a file or link that is there; a directory is in the way of both,
-            and a link in the way of V(directory).
+            and a link in the way of V(directory). V(absent) removes a directory only if all that it holds is described as
+            absent before it.
         type: str
         choices: [file, directory, link, absent]
         default: file
@@ -55,6 +57,12 @@ options:
           - Permissions of the file or directory, as M(ansible.builtin.file) takes them. If left out, those of an existing
             file stay.
         type: raw
+      parents:
+        description:
+          - Whether the directories above the path that are missing are made. They belong to root, with the mode V(0755).
+        type: bool
+        default: false
+        version_added: 2.0.0
       validate:
         description:
           - Command that ends with 0 if the content in the file C(%s) is good. Not run in check mode, in which it may not be
@@ -72,6 +80,15 @@ attributes:
   diff_mode:
     description: Shows each content, target, owner and mode that changes.
     support: full
+notes:
+  - M(ansible.builtin.template) with C(validate) tests one file at a time, and has replaced the first when the second one is refused. Here,
+    either all files of a set are replaced or none. A set also takes one call to the host, which is what most of the time of a run goes
+    into.
+  - No handler is needed either; M(metricstack.graphite.service_current) finds out what has read the files before they were changed.
+seealso:
+  - module: metricstack.graphite.service_current
+  - module: ansible.builtin.template
+  - module: ansible.builtin.file
 """
 
 EXAMPLES = r"""
@@ -90,19 +107,30 @@ EXAMPLES = r"""
       - path: /etc/systemd/system/carbon-cache.service
         state: link
         target: /dev/null
+
+- name: Provide a directory for the application on another file system, and the directories above it
+  metricstack.graphite.config_files:
+    files:
+      - path: /srv/graphite/whisper
+        state: directory
+        parents: true
+        owner: _graphite
+        group: _graphite
+        mode: "0755"
 """
 
 RETURN = r"""
 changed_paths:
-  description: Paths whose content, kind, owner or mode was changed (in check mode, would be).
+  description: Paths whose content, kind, owner or mode was changed (in check mode, would be), with those of directories that were made.
   returned: success
   type: list
   elements: str
   sample: [/etc/carbon/carbon.conf]
 backup_files:
-  description: Where old contents were kept, by path.
+  description: Paths of the backup copies, by the path of the file.
   returned: success
   type: dict
+  sample: {/etc/carbon/carbon.conf: /etc/carbon/carbon.conf.1234.2026-01-02@03:04:05~}
 """
 
 import grp
@@ -120,6 +148,7 @@ FILE_SPEC = {
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "mode": {"type": "raw"},
+    "parents": {"type": "bool", "default": False},
     "validate": {"type": "str"},
     "backup": {"type": "bool", "default": False},
 }
@@ -150,6 +179,16 @@ def wanted_text(item: dict) -> str:
     return {"file": item["content"], "link": f"-> {item['target']}\n"}.get(item["state"], "")
 
 
+def missing_parents(path: str) -> list[str]:
+    """Return the directories above ``path`` that are missing, the highest first."""
+    missing: list[str] = []
+    directory = os.path.dirname(path)
+    while not os.path.lexists(directory):
+        missing.insert(0, directory)
+        directory = os.path.dirname(directory)
+    return missing
+
+
 class FileSet:
     """The files of one call; what is read here is compared, what is compared is changed."""
 
@@ -160,18 +199,27 @@ class FileSet:
         self.diff: list[dict] = []
 
     def refuse_obstacles(self, items: list[dict]) -> None:
+        gone: set[str] = set()
         for item in items:
             path, kind = item["path"], kind_of(item["path"])
             if not os.path.isabs(path):
                 self._module.fail_json(msg=f"{path} is not absolute; give the whole path.")
-            if kind == "directory" and item["state"] != "directory":
+            if item["state"] == "absent":
+                rest = {os.path.join(path, name) for name in os.listdir(path)} - gone if kind == "directory" else set()
+                if rest:
+                    self._module.fail_json(msg=f"{path} is a directory that holds {min(rest)}; remove that first.")
+                gone.add(path)
+            elif kind == "directory" and item["state"] != "directory":
                 self._module.fail_json(msg=f"{path} is a directory, where state={item['state']} is wanted; move it away.")
             # A link that somebody else can set would give away what it points to.
             if kind in ("file", "link") and item["state"] == "directory":
                 self._module.fail_json(msg=f"{path} is a {kind}, where a directory is wanted; describe where a link points to.")
+            above = os.path.dirname((missing_parents(path) or [path])[0])
+            if item["parents"] and not os.path.isdir(above):
+                self._module.fail_json(msg=f"{above} is no directory, so that {path} cannot be made below it; move it away.")
 
     def test(self, items: list[dict]) -> None:
-        """Run the validators of what would be written; fail with their words if one refuses."""
+        """Run the validators of what would be written; fail with the message of the first that refuses."""
         for item in items:
             if item["validate"] and self._differs(item):
                 candidate = self._candidate(item)
@@ -188,6 +236,8 @@ class FileSet:
 
     def bring(self, item: dict) -> None:
         path = item["path"]
+        if item["parents"]:
+            self._make_parents(path)
         differs = self._differs(item)
         entry = {"before_header": path, "after_header": path, "before": text_at(path), "after": wanted_text(item)}
         if differs and not self._module.check_mode:
@@ -202,6 +252,16 @@ class FileSet:
         self.diff.append(entry)
         if attributes:
             self.diff.append({"before_header": path, "after_header": path, **attributes})
+
+    def _make_parents(self, path: str) -> None:
+        for directory in missing_parents(path):
+            if directory in self.changed_paths:  # by an item before, in check mode
+                continue
+            self.changed_paths.append(directory)
+            self.diff.append({"before_header": directory, "after_header": directory, "before": "", "after": "a directory\n"})
+            if not self._module.check_mode:
+                os.mkdir(directory)
+                os.chmod(directory, 0o755)  # whatever the umask says
 
     def _differs(self, item: dict) -> bool:
         path, state = item["path"], item["state"]
@@ -222,6 +282,8 @@ class FileSet:
             os.rmdir(place)
         elif state == "directory":
             os.mkdir(path, 0o755 if item["mode"] is None else 0o700)
+        elif kind_of(path) == "directory":
+            os.rmdir(path)
         else:
             os.unlink(path)
 

@@ -261,6 +261,12 @@ class HostView:
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
         }
 
+    def sites(self) -> list[dict]:
+        """Return the sites of Apache, as far as they can be told from the inventory: graphite-web's, and those of the user."""
+        own = {"name": "graphite", "port": self._value(self._host, "graphite_web_port"), "wsgi_script": "/", "user": "_", "group": "_"}
+        own["server_name"] = self._value(self._host, "graphite_web_server_name")
+        return [own, *(self._own("apache_wsgi_sites") or [])]
+
     def _listens(self) -> list[dict]:
         """Return every socket that the host is to have, with the variable that decides its port."""
         found: list[tuple[str, str, str, Any, Any]] = []
@@ -278,10 +284,10 @@ class HostView:
             if _number(pickle):
                 found.append(("carbon", "carbon_cache_settings", "tcp", address, pickle))
         if "graphite_web" in self.components:
-            found.append(("graphite_web", "graphite_web_port", "tcp", "*", self._value(self._host, "graphite_web_port")))
-            for site in self._value(self._host, "apache_wsgi_sites") or []:
+            for site in self.sites():
                 if site.get("wsgi_script") and site.get("state") != "absent":
-                    found.append(("graphite_web", "apache_wsgi_sites", "tcp", site.get("address") or "*", site.get("port", 80)))
+                    variable = "graphite_web_port" if site["name"] == "graphite" else "apache_wsgi_sites"
+                    found.append(("graphite_web", variable, "tcp", site.get("address") or "*", site.get("port", 80)))
         return [dict(zip(("component", "variable", "protocol", "address", "port"), socket)) for socket in found]
 
     def target_problems(self, component: Component) -> list[str]:

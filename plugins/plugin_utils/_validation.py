@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 
 
 def specification_problems(options: Mapping[str, dict], variables: Mapping[str, Any]) -> list[str]:
@@ -20,7 +21,8 @@ def specification_problems(options: Mapping[str, dict], variables: Mapping[str, 
     """
     names = [name for name in options if name in variables]
     validator = ArgumentSpecValidator({name: options[name] for name in names})
-    return list(validator.validate({name: variables[name] for name in names}).error_messages)
+    messages = validator.validate({name: variables[name] for name in names}).error_messages
+    return [f"There is no option {message}" if "Supported parameters include" in message else message for message in messages]
 
 
 def role_problems(
@@ -32,7 +34,7 @@ def role_problems(
     compare values are asked once all values have their types.
     """
     problems = specification_problems(options, variables)
-    if variables.get(f"{role}_remove_data") is True and variables.get(f"{role}_state") != "absent":
+    if boolean(variables.get(f"{role}_remove_data", False), strict=False) and variables.get(f"{role}_state") != "absent":
         problems.append(
             f"{role}_remove_data is true, but {role}_state is present. Set {role}_state to absent to remove both, or leave"
             f" {role}_remove_data out."

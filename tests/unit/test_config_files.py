@@ -95,3 +95,34 @@ def test_an_owner_that_does_not_exist_yet_is_a_change_in_check_mode(bring, tmp_p
     item = {"path": f"{tmp_path}/file", "content": "same\n", "owner": "nobody-yet"}
     assert bring(item, flags=["--check"])["changed"]
     assert "nobody-yet" in bring(item)["msg"]
+
+
+def test_missing_parents_are_made_and_reported_in_check_mode(bring, tmp_path):
+    item = {"path": f"{tmp_path}/srv/graphite/whisper", "state": "directory", "parents": True, "mode": "0750"}
+    other = {"path": f"{tmp_path}/srv/graphite/file", "content": "", "parents": True}
+    expected = [f"{tmp_path}/srv", f"{tmp_path}/srv/graphite", item["path"], other["path"]]
+    assert bring(item, other, flags=["--check"])["changed_paths"] == expected
+    assert list(tmp_path.iterdir()) == []
+    assert bring(item, other)["changed_paths"] == expected
+    modes = [oct((tmp_path / name).stat().st_mode & 0o777) for name in ("srv", "srv/graphite", "srv/graphite/whisper")]
+    assert modes == ["0o755", "0o755", "0o750"]
+    assert not bring(item, other)["changed"]
+
+
+def test_a_file_in_the_way_of_parents_is_named(bring, tmp_path):
+    (tmp_path / "srv").touch()
+    for flags in (["--check"], []):
+        result = bring({"path": f"{tmp_path}/srv/graphite/whisper", "state": "directory", "parents": True}, flags=flags)
+        assert result["msg"].startswith(f"{tmp_path}/srv is no directory")
+
+
+def test_a_directory_goes_with_what_it_holds_and_only_then(bring, tmp_path):
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program/file").touch()
+    directory = {"path": f"{tmp_path}/program", "state": "absent"}
+    assert f"holds {tmp_path}/program/file" in bring(directory)["msg"]
+    file = {"path": f"{tmp_path}/program/file", "state": "absent"}
+    assert bring(file, directory, flags=["--check"])["changed_paths"] == [file["path"], directory["path"]]
+    assert bring(file, directory)["changed_paths"] == [file["path"], directory["path"]]
+    assert not bring(file, directory)["changed"]
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import (
     go_runtime_metrics_instances,
-    go_runtime_metrics_port_problems,
     go_runtime_metrics_problems,
 )
 
@@ -63,12 +62,12 @@ BAD = {
 
 @pytest.mark.parametrize("more", [{}, {"instances": []}, {"builder": "web2"}, {"builder": "localhost"}, {"statsd_host": "::1"}])
 def test_good_variables_are_taken(more):
-    assert go_runtime_metrics_problems({**GOOD, **more}, ["web1", "web2"]) == []
+    assert go_runtime_metrics_problems({**GOOD, **more, "hosts": ["web1", "web2"]}) == []
 
 
 @pytest.mark.parametrize(("more", "named"), BAD.values(), ids=BAD.keys())
 def test_bad_variables_are_refused_by_name(more, named):
-    problems = go_runtime_metrics_problems({**GOOD, **more}, ["web1", "web2"])
+    problems = go_runtime_metrics_problems({**GOOD, **more, "hosts": ["web1", "web2"]})
     assert len(problems) == 1, problems
     assert [word for word in named if word not in problems[0]] == []
 
@@ -78,34 +77,6 @@ def test_instances_are_called_after_their_version():
         {"name": "go1-24", "version": "1.24", "port": 8000, "prefix": "go.web1-go1-24", "label": "Go 1.24 (go1-24)"},
         {"name": "b", "version": "1.24", "port": 1, "prefix": "go.web1-b", "label": "Go 1.24 (b)"},
     ]
-
-
-@pytest.mark.parametrize(
-    ("address", "local", "refused"),
-    [
-        ("127.0.0.1", "127.0.0.1:8019", True),
-        ("127.0.0.1", "0.0.0.0:8019", True),
-        ("127.0.0.1", "*:8019", True),
-        ("127.0.0.1", "[::ffff:127.0.0.1]:8019", True),
-        ("0.0.0.0", "192.0.2.1:8019", True),
-        ("::", "127.0.0.1:8019", True),
-        ("::1", "[::]:8019", True),
-        ("127.0.0.53", "127.0.0.53%lo:8019", True),
-        ("127.0.0.1", "192.0.2.1:8019", False),
-        ("127.0.0.1", "[::]:8019", False),
-        ("::1", "0.0.0.0:8019", False),
-        ("127.0.0.1", "127.0.0.1:80190", False),
-    ],
-)
-def test_a_port_is_refused_where_the_kernel_would_refuse_it(address, local, refused):
-    problems = go_runtime_metrics_port_problems(GOOD["instances"], address, [[local, "/system.slice/nginx.service"]])
-    assert bool(problems) == refused
-    assert all("8019" in problem and "nginx.service" in problem and "go1-19" in problem for problem in problems)
-
-
-def test_ports_of_other_instances_are_free():
-    listeners = [["127.0.0.1:8019", "/system.slice/system-go\\x2druntime\\x2dmetrics.slice/go-runtime-metrics@old.service"]]
-    assert go_runtime_metrics_port_problems(GOOD["instances"], "127.0.0.1", listeners) == []
 
 
 def test_bad_input_is_refused_before_the_first_contact(tmp_path):

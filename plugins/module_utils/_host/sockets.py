@@ -1,57 +1,127 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What a host listens on, as ``ss --cgroup`` prints it. This file is private to the collection."""
+"""What a host listens on, as ``ss -Hltunp --cgroup`` prints it. This file is private to the collection.
+
+Source of the format: ``misc/ss.c`` of iproute2 6.1 and 6.15.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from typing import NamedTuple
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 
 _SOCKET = re.compile(
-    r'(?P<protocol>tcp|udp)\s+\S+\s+\d+\s+\d+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+(?:\s+users:\(\("(?P<program>.*?)",pid=(?P<pid>\d+))?'
-    r".*?\scgroup:(?P<group>\S+)"
+    r"(?P<protocol>tcp|udp)\s+\S+\s+\d+\s+\d+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+"
+    r"(?:\s+users:\((?P<users>.*?)\)(?=\s|$))?(?:.*?\scgroup:(?P<group>\S+))?"
 )
-_WILDCARDS = {"*", "0.0.0.0", "::"}
+_USER = re.compile(r'\("(?P<program>.*?)",pid=(?P<pid>\d+)')
+
+
+class Socket(NamedTuple):
+    """A socket that listens (TCP) or receives (UDP); without root's rights, programs and processes are not to be seen."""
+
+    protocol: str
+    address: str
+    port: int
+    program: str
+    pids: tuple
+    group: str
+
+    @property
+    def unit(self) -> str:
+        """The unit that opened the socket, or an empty text."""
+        return next((part for part in reversed(self.group.split("/")) if re.search(r"\.(service|socket|scope)\Z", part)), "")
+
+    @property
+    def local(self) -> str:
+        """Address and port, as ``ss`` writes them."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @property
+    def owner(self) -> str:
+        """Program, process and unit that hold the socket, for a message."""
+        service = self.unit if self.unit.endswith(".service") else ""
+        process = f"process {self.pids[0]}" if self.pids else ""
+        return ", ".join(filter(None, (self.program, process, f"unit {service}" if service else ""))) or "another process"
+
+    @property
+    def cure(self) -> str:
+        """The command that stops the holder, for a message."""
+        if self.unit.endswith(".service"):
+            return f"systemctl disable --now {self.unit}"
+        return f"kill {self.pids[0]}" if self.pids else "as root, ss -ltunp names it"
+
+
+def parse_sockets(text: str) -> list[Socket]:
+    """Return the sockets that ``ss -Hltunp --cgroup`` has printed."""
+    sockets = []
+    for match in filter(None, map(_SOCKET.match, text.splitlines())):
+        users = list(_USER.finditer(match["users"] or ""))
+        sockets.append(
+            Socket(
+                match["protocol"],
+                match["address"].partition("%")[0].strip("[]"),
+                int(match["port"]),
+                users[0]["program"] if users else "",
+                tuple(int(user["pid"]) for user in users),
+                match["group"] or "",
+            )
+        )
+    return sockets
+
+
+def read_sockets() -> list[Socket]:
+    """Return the sockets of this host; none where there is no ``ss``, as on a host without iproute2."""
+    return parse_sockets(run(["ss", "-Hltunp", "--cgroup"]).stdout)
+
+
+def overlap(wanted: str, held: str) -> bool:
+    """Tell whether the kernel refuses the address ``wanted`` because of the address ``held``, on the same port.
+
+    ``*`` is all addresses of both families, and so is ``::`` in ``wanted``, for programs open it so; ``ss`` writes ``::``
+    for IPv6 alone.
+    """
+    if wanted in ("*", "::") or held == "*" or wanted == held:
+        return True
+    try:
+        ours, theirs = ipaddress.ip_address(wanted), ipaddress.ip_address(held)
+    except ValueError:
+        return True  # a name, which only the host can resolve
+    theirs = getattr(theirs, "ipv4_mapped", None) or theirs
+    return ours.version == theirs.version and (ours == theirs or ours.is_unspecified or theirs.is_unspecified)
+
+
+def holders(sockets: list[Socket], protocol: str, address: str, port: int, own_units: str) -> list[Socket]:
+    """Return those of ``sockets`` that stand in the way of ``address`` and ``port``.
+
+    ``own_units`` is a regular expression; units whose names match it as a whole are in nobody's way.
+    """
+    return [
+        socket
+        for socket in sockets
+        if (socket.protocol, socket.port) == (protocol, port)
+        and not re.fullmatch(own_units, socket.unit)
+        and overlap(address, socket.address)
+    ]
 
 
 def port_holders(sockets: str, wanted: list[dict], own_units: str) -> list[dict]:
-    """Return the sockets in the way of ``wanted``, each with a sentence for it under ``problem``.
+    """Return the sockets in the way of ``wanted``, each with a message under ``problem``.
 
     ``sockets`` is what ``ss -Hltunp --cgroup`` prints, ``wanted`` has ``variable``, ``protocol``, ``address`` and ``ports``
     of the sockets to open; those of units that match ``own_units`` are in nobody's way.
     """
-    holders = []
-    for match in map(_SOCKET.match, sockets.splitlines()):
-        if not match:
-            continue
-        unit = match["group"].rpartition("/")[2]
-        address = match["address"].partition("%")[0].strip("[]")
-        if re.fullmatch(own_units, unit):
-            continue
-        for socket in wanted:
-            if match["protocol"] != socket["protocol"] or match["port"] not in map(str, socket["ports"]):
-                continue
-            if not _collide(address, socket["address"]):
-                continue
-            service = unit if unit.endswith(".service") else ""
-            pid = int(match["pid"]) if match["pid"] else None
-            owner = [match["program"], f"process {pid}" if pid else "", f"unit {service}" if service else ""]
-            cure = f"systemctl disable --now {service}" if service else f"kill {pid}" if pid else "as root, ss -ltunp names it"
-            holders.append(
-                {
-                    "pid": pid,
-                    "unit": service,
-                    "problem": f"{socket['variable']} has port {match['port']}, but {', '.join(filter(None, owner)) or 'another process'}"
-                    f" holds {match['address']}:{match['port']} ({match['protocol']}). Stop it ({cure}), or give another port.",
-                }
-            )
-    return holders
-
-
-def _collide(held: str, wanted: str) -> bool:
-    if held in _WILDCARDS or wanted in _WILDCARDS or held == wanted:
-        return True
-    try:
-        return ipaddress.ip_address(held) == ipaddress.ip_address(wanted)
-    except ValueError:
-        return True  # a name, which only the host can resolve
+    return [
+        {
+            "pid": holder.pids[0] if holder.pids else None,
+            "unit": holder.unit if holder.unit.endswith(".service") else "",
+            "problem": f"{socket['variable']} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol})."
+            f" Stop it ({holder.cure}), or give another port.",
+        }
+        for socket in wanted
+        for port in socket["ports"]
+        for holder in holders(parse_sockets(sockets), socket["protocol"], socket["address"], int(port), own_units)
+    ]

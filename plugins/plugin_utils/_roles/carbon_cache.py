@@ -8,7 +8,6 @@ private to the collection.
 
 from __future__ import annotations
 
-import ipaddress
 import posixpath
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.stora
     schema_problems,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import header, library, prune, tree
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, directory_problem, port_problem
 
 # carbon_cache_instances and carbon_cache_bind_address own these; a second source would contradict them in silence.
 OWNED_SETTINGS = (
@@ -31,31 +31,6 @@ OWNED_SETTINGS = (
     "CACHE_QUERY_PORT",
     "LOCAL_DATA_DIR",
 )
-
-
-def port_problem(name: str, value: object) -> str | None:
-    """Return a sentence if ``value`` is not a port number, else ``None``; ``name`` says which variable it is."""
-    if isinstance(value, bool) or not re.match(r"\d+\Z", str(value)) or not 1 <= int(str(value)) <= 65535:
-        return f"{name} is {value}; a port is a number from 1 to 65535."
-    return None
-
-
-def address_problem(name: str, value: object) -> str | None:
-    """Return a sentence if ``value`` is not an IP address to listen on, else ``None``."""
-    try:
-        ipaddress.ip_address(str(value))
-    except ValueError:
-        return f"{name} is '{value}'; give an IP address of the host, such as 127.0.0.1, or 0.0.0.0 for all."
-    return None
-
-
-def directory_problem(name: str, value: object, example: str = "/var/lib/graphite/whisper") -> str | None:
-    """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
-    path = posixpath.normpath(re.sub("^/+", "/", str(value)))
-    top, *rest = path.split("/")[1:] if path.startswith("/") else [""]
-    if not rest or top in ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr"):
-        return f"{name} is '{value}'; give a directory of its own by its absolute path, such as {example}."
-    return None
 
 
 def config_value(value: object) -> str:

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections import Counter
 
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import address_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, port_problem
 
 _VERSION = re.compile(r"1\.(\d\d+)\Z")
 _OLDEST = 19
@@ -17,7 +16,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 _PREFIX_LENGTH = 255
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+\Z")
-_OWN_UNIT = re.compile(r"go-runtime-metrics@.*\.service\Z")
 _BUILDERS = ("auto", "container", "host")
 
 
@@ -33,10 +31,10 @@ def go_runtime_metrics_instances(instances: list[dict], prefix: str = "go") -> l
     return complete
 
 
-def go_runtime_metrics_problems(variables: dict, hosts: list[str]) -> list[str]:
+def go_runtime_metrics_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``go_runtime_metrics_``.
 
-    ``hosts`` are the names in the inventory.
+    ``hosts`` among them are the names in the inventory.
     """
     problems = [
         address_problem("go_runtime_metrics_listen_address", variables["listen_address"]),
@@ -52,7 +50,7 @@ def go_runtime_metrics_problems(variables: dict, hosts: list[str]) -> list[str]:
             " that are joined by dots, such as go.web1."
         )
     builder = variables["builder"]
-    if builder not in (*_BUILDERS, "localhost", *hosts):
+    if builder not in (*_BUILDERS, "localhost", *variables["hosts"]):
         problems.append(
             f"go_runtime_metrics_builder is '{builder}', which is no host of the inventory; give one, or {', '.join(_BUILDERS[:-1])}"
             f" or {_BUILDERS[-1]}."
@@ -62,24 +60,6 @@ def go_runtime_metrics_problems(variables: dict, hosts: list[str]) -> list[str]:
             f"go_runtime_metrics_images needs a build in a container; set go_runtime_metrics_builder to container, not {builder}."
         )
     return [problem for problem in problems + _instance_problems(variables) if problem]
-
-
-def go_runtime_metrics_port_problems(instances: list[dict], address: str, listeners: list[list[str]]) -> list[str]:
-    """Return one sentence for each port that an instance could not listen on.
-
-    ``listeners`` are the sockets of the host as pairs of ``address:port`` and the control group that opened it.
-    """
-    problems = []
-    for instance in go_runtime_metrics_instances(instances):
-        for local, group in listeners:
-            taken, _, port = local.rpartition(":")
-            owner = group.rpartition("/")[2]
-            if port == str(instance["port"]) and not _OWN_UNIT.match(owner) and _overlap(address, taken):
-                problems.append(
-                    f"go_runtime_metrics_instances: instance '{instance['name']}' has port {port}, which {owner or 'another process'}"
-                    f" listens on ({local}); give it another one."
-                )
-    return problems
 
 
 def _instance_problems(variables: dict) -> list[str | None]:
@@ -108,14 +88,3 @@ def _instance_problems(variables: dict) -> list[str | None]:
         if count > 1:
             problems.append(f"go_runtime_metrics_instances has {count} instances '{name}'; give each a name of its own.")
     return problems
-
-
-def _overlap(wanted: str, taken: str) -> bool:
-    """Tell whether the kernel refuses one of the addresses because of the other; ``*`` is all, of both families."""
-    taken = taken.partition("%")[0].strip("[]")
-    # Go and ss agree that "::" is all of both families; for IPv6 alone, ss writes "[::]".
-    if wanted == "::" or taken == "*":
-        return True
-    ours, theirs = ipaddress.ip_address(wanted), ipaddress.ip_address(taken)
-    theirs = getattr(theirs, "ipv4_mapped", None) or theirs
-    return ours.version == theirs.version and (ours == theirs or ours.is_unspecified or theirs.is_unspecified)

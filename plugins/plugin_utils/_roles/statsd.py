@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import address_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, port_problem
 
 # The variables own these; a second source would contradict them in silence.
 OWNED_SETTINGS = {

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Apache's configuration as Debian lays it out, and what it means for sites to add. This file is private to the collection.
+
+Source of the format: "Configuration Files" and "Virtual Host Matching" of the manual of Apache 2.4, ``/etc/apache2`` of
+Debian's apache2 2.4.62 to 2.4.66. Sections that depend on a request, such as ``<If>``, do not matter here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import os
+import re
+import shlex
+from typing import Callable, Iterator, NamedTuple
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, holders
+
+ROOT = "/etc/apache2"
+DEFAULT_SITE = "000-default"
+UNIT = r"apache2\.service"
+# What the package brings; the first is what it listens on without a further module.
+PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
+_PACKAGED_ARGUMENTS = ("80", "443")
+# Compiled into the server.
+_STATIC = {
+    f"{name}.c"
+    for name in ("core", "http_core", "mod_http", "mod_log_config", "mod_logio", "mod_so", "mod_unixd", "mod_version", "mod_watchdog")
+}
+_SECTION = re.compile(r"<(/?)(\w+)\s*(.*?)>?\s*\Z")
+_WILDCARDS = ("", "*", "0.0.0.0", "[::]", "_default_")
+_REDIRECTS = ("redirect", "redirectmatch", "redirectpermanent", "redirecttemp", "rewriterule")
+
+
+class Listen(NamedTuple):
+    """A ``Listen`` directive: its argument, the file and the line."""
+
+    argument: str
+    path: str
+    line: int
+
+
+class VirtualHost:
+    """A ``VirtualHost`` section."""
+
+    def __init__(self, addresses: list[str], path: str, line: int) -> None:
+        self.addresses = [split_listener(address) for address in addresses]
+        self.path = path
+        self.line = line
+        self.names: list[str] = []
+        self.scripts: list[str] = []
+        self.redirects = False
+
+    @property
+    def site(self) -> str:
+        """The name of the site, as a2dissite takes it."""
+        return os.path.basename(self.path).rpartition(".conf")[0]
+
+    def take(self, name: str, arguments: list[str]) -> None:
+        """Take one directive of the section."""
+        if name == "servername" and arguments:
+            self.names.append(re.sub(r"^\w+://|:\d+$", "", arguments[0]))
+        elif name == "serveralias":
+            self.names += arguments
+        elif name == "wsgiscriptalias" and len(arguments) > 1:
+            self.scripts.append(arguments[1])
+        elif name in _REDIRECTS:
+            self.redirects = True
+
+
+class Configuration:
+    """What the enabled files of Apache say."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.listens: list[Listen] = []
+        self.hosts: list[VirtualHost] = []
+        self.modules: list[str] = []
+        self._tests = set(_STATIC)
+        self._defined: dict[str, str] = {}
+        self._files: list[str] = []
+        self.installed = os.path.exists(f"{root}/apache2.conf")
+        if self.installed:
+            self._read(f"{root}/apache2.conf")
+        else:
+            self._take_lines(f"{root}/ports.conf", PACKAGED_PORTS)
+
+    def _read(self, path: str) -> None:
+        if path in self._files:  # it includes itself, which Apache refuses
+            return
+        self._files.append(path)
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+                self._take_lines(path, stream.read())
+        except OSError:
+            pass
+        self._files.pop()
+
+    def _take_lines(self, path: str, text: str) -> None:
+        skipped: list[bool] = []
+        host: VirtualHost | None = None
+        for number, line in logical_lines(text):
+            section = _SECTION.match(line) if line.startswith("<") else None
+            if section and section[1]:
+                if skipped:
+                    skipped.pop()
+                host = None if section[2].lower() == "virtualhost" else host
+            elif section:
+                skipped.append(any(skipped) or not self._is_met(section[2].lower(), section[3].strip()))
+                if section[2].lower() == "virtualhost" and not any(skipped):
+                    host = VirtualHost(self._words(section[3]), path, number)
+                    self.hosts.append(host)
+            elif not any(skipped):
+                name, *arguments = self._words(line)
+                if host:
+                    host.take(name.lower(), arguments)
+                self._take(name.lower(), arguments, path, number)
+
+    def _take(self, name: str, arguments: list[str], path: str, number: int) -> None:
+        if not arguments:
+            return
+        if name == "listen":
+            self.listens.append(Listen(arguments[0], path, number))
+        elif name == "define":
+            self._defined[arguments[0]] = arguments[1] if len(arguments) > 1 else ""
+        elif name == "undefine":
+            self._defined.pop(arguments[0], None)
+        elif name == "loadmodule" and len(arguments) > 1:
+            self._tests |= {arguments[0], os.path.basename(arguments[1]).replace(".so", ".c")}
+            self.modules.append(re.sub(r"_module\Z", "", arguments[0]))
+        elif name in ("include", "includeoptional"):
+            pattern = os.path.join(self.root, arguments[0])
+            if os.path.isdir(pattern):
+                pattern = f"{pattern}/**"
+            for included in sorted(glob.glob(pattern, recursive=True)):
+                if os.path.isfile(included):
+                    self._read(included)
+
+    def _is_met(self, section: str, argument: str) -> bool:
+        wanted = not argument.startswith("!")
+        argument = argument.lstrip("!").strip("\"'")
+        if section == "ifmodule":
+            return (argument in self._tests) == wanted
+        if section == "ifdefine":
+            return (argument in self._defined) == wanted
+        if section == "iffile":
+            return os.path.exists(os.path.join(self.root, argument)) == wanted
+        return True
+
+    def _words(self, line: str) -> list[str]:
+        line = re.sub(r"\$\{(\w+)\}", lambda match: self._defined.get(match[1], match[0]), line)
+        try:
+            return shlex.split(line)
+        except ValueError:
+            return line.split()
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are no comments, each with its number; a backslash at the end of a line continues it."""
+    begun, number = "", 0
+    for position, line in enumerate(text.splitlines(), start=1):
+        number = number if begun else position
+        begun += line
+        if begun.endswith("\\"):
+            begun = begun[:-1] + " "
+            continue
+        stripped, begun = begun.strip(), ""
+        if stripped and not stripped.startswith("#"):
+            yield number, stripped
+
+
+def split_listener(argument: str) -> tuple[str, str]:
+    """Return address and port of the argument of ``Listen`` or ``VirtualHost``; ``*`` is every address."""
+    address, colon, port = argument.rpartition(":")
+    if not colon or argument.endswith("]"):
+        # The one of Listen is a port, the one of VirtualHost an address for every port.
+        address, port = ("", argument) if argument.isdigit() else (argument, "*")
+    return ("*" if address in _WILDCARDS else address.strip("[]")), port
+
+
+def join_listener(address: str, port: str) -> str:
+    """Return the argument of ``Listen`` for an address and a port."""
+    if address == "*":
+        return port
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def site_address(site: dict) -> str:
+    """Return the address that a site of ``apache_wsgi_sites`` answers at; ``*`` is every one."""
+    return site.get("address") or "*"
+
+
+def site_port(site: dict) -> str:
+    """Return the port that a site of ``apache_wsgi_sites`` answers on."""
+    return str(site.get("port") or 80)
+
+
+def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
+    """Return the arguments of the ``Listen`` directives that each site has to bring, by the site's name.
+
+    ``elsewhere`` are those of the rest of Apache's configuration. Apache ends when it is told one twice.
+    """
+    told = {join_listener(*split_listener(argument)) for argument in elsewhere}
+    wide = {site_port(site) for site in sites if site_address(site) == "*"}
+    result: dict[str, list[str]] = {}
+    for site in sites:
+        port = site_port(site)
+        listener = join_listener("*" if port in wide else site_address(site), port)
+        needed = listener not in told and join_listener("*", port) not in told
+        result[site["name"]] = [listener] if needed else []
+        told.add(listener)
+    return result
+
+
+def without_listens(text: str, lines: dict[int, str]) -> str:
+    """Return the text of ports.conf with the directives on ``lines`` as comments; the values say who holds the port."""
+    result = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if number not in lines:
+            result.append(line)
+            continue
+        indent = line[: len(line) - len(line.lstrip())]
+        result += [f"{indent}# Taken out by Ansible, because {lines[number]} holds the port:", f"{indent}# {line.strip()}"]
+    return "\n".join(result) + "\n"
+
+
+def file_checksum(path: str) -> str:
+    """Return the MD5 sum of a file, as dpkg knows it; an empty text if there is none."""
+    try:
+        with open(path, "rb") as stream:
+            # dpkg's sums are of this kind; nothing secret depends on it.
+            return hashlib.md5(stream.read()).hexdigest()
+    except OSError:
+        return ""
+
+
+def run_account(root: str) -> dict[str, str]:
+    """Return ``user`` and ``group`` that Apache runs as, from ``envvars``; the package's where there is none."""
+    account = {"user": "www-data", "group": "www-data"}
+    try:
+        with open(f"{root}/envvars", encoding="utf-8", errors="surrogateescape") as stream:
+            for match in re.finditer(r"(?m)^\s*export\s+APACHE_RUN_(USER|GROUP)=['\"]?([^'\"\s]*)", stream.read()):
+                account[match[1].lower()] = match[2]
+    except OSError:
+        pass
+    return account
+
+
+class Examination:
+    """What a configuration and the sockets of the host mean for sites to add.
+
+    ``sites`` are those of ``apache_wsgi_sites``, ``packaged`` the MD5 sum of the default site in the package, ``names``
+    returns the host's own names, which a virtual host without a name takes.
+    """
+
+    def __init__(
+        self, root: str, sites: list[dict], sockets: list[Socket], packaged: str, names: Callable[[], list[str]], disable_default_site: bool
+    ) -> None:
+        self.configuration = Configuration(root)
+        self._root = root
+        self._own = {site["name"] for site in sites}
+        self._sites = [site for site in sites if site.get("state", "present") == "present"]
+        self._sockets = sockets
+        self._names = names
+        default_site = f"{root}/sites-available/{DEFAULT_SITE}.conf"
+        self.default_site_changed = self.configuration.installed and file_checksum(default_site) != packaged
+        self.replaced = self._replaced()
+        self._gone = {*self._own, *self.replaced}
+        if disable_default_site and not self.default_site_changed:
+            self._gone.add(DEFAULT_SITE)
+        self.elsewhere = [listen for listen in self.configuration.listens if not self._is_gone(listen.path)]
+        self.unused = self._unused()
+        self.listens = listens_of_sites(self._sites, [listen.argument for listen in self._kept()])
+
+    def enabled_sites(self) -> list[str]:
+        """Return the names of the enabled sites; those that the package enables where there is no Apache yet."""
+        if not self.configuration.installed:
+            return [DEFAULT_SITE]
+        return sorted(os.path.basename(path)[: -len(".conf")] for path in glob.glob(f"{self._root}/sites-enabled/*.conf"))
+
+    def enabled_modules(self) -> list[str]:
+        """Return the names of the enabled modules, as a2enmod takes them."""
+        return sorted(os.path.basename(path)[: -len(".load")] for path in glob.glob(f"{self._root}/mods-enabled/*.load"))
+
+    def ports_file(self) -> dict[str, str] | None:
+        """Return ``path`` and ``content`` of ports.conf without the directives that nobody needs, or ``None`` if it stays."""
+        if not self.unused:
+            return None
+        path = f"{self._root}/ports.conf"
+        text = PACKAGED_PORTS
+        if self.configuration.installed:
+            with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+                text = stream.read()
+        return {"path": path, "content": without_listens(text, {listen.line: socket.owner for listen, socket in self.unused})}
+
+    def problems(self) -> list[str]:
+        """Return one message for each socket that Apache would open and could not, or that a site would not get."""
+        problems = []
+        site_ports = {site_port(site) for site in self._sites}
+        for site in self._sites:
+            where = f"apache_wsgi_sites: site '{site['name']}'"
+            port = site_port(site)
+            addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
+            for socket in {holder for address in addresses for holder in holders(self._sockets, "tcp", address, int(port), UNIT)}:
+                problems.append(
+                    f"{where} has port {port}, but {socket.owner} holds {socket.local} ({socket.protocol}). Stop it ({socket.cure}),"
+                    " or give the site another port."
+                )
+            narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
+            if narrow and "*" not in narrow and site_address(site) == "*":
+                problems.append(
+                    f"{where} answers on all addresses of port {port}, but Apache is told elsewhere to listen on {narrow[0]} only;"
+                    " give the site that address."
+                )
+        for listen in self._kept():
+            address, port = split_listener(listen.argument)
+            if port in site_ports or not port.isdigit():
+                continue
+            problems += [
+                f"Apache would listen on port {port} ({listen.path}, line {listen.line}), but {socket.owner} holds {socket.local}"
+                f" ({socket.protocol}). Stop it ({socket.cure}), or take the Listen directive out."
+                for socket in holders(self._sockets, "tcp", address, int(port), UNIT)
+            ]
+        return sorted(set(problems))
+
+    def shadows(self) -> list[str]:
+        """Return one message for each virtual host that answers requests meant for one of the sites."""
+        messages = []
+        for site in self._sites:
+            for host in self.configuration.hosts:
+                if self._is_gone(host.path):
+                    continue
+                answers = self._answers_for(host, site)
+                if answers:
+                    redirect = " with a redirect" if host.redirects else ""
+                    messages.append(
+                        f"{host.path} (line {host.line}) answers{redirect} for {answers} in place of site '{site['name']}'. Disable it"
+                        f" (a2dissite {host.site}), or give it other names."
+                    )
+        return messages
+
+    def _answers_for(self, host: VirtualHost, site: dict) -> str:
+        """Return what ``host`` answers for although it is meant for ``site``, or an empty text."""
+        addresses = [address for address, port in host.addresses if port in ("*", site_port(site))]
+        specific = [address for address in addresses if address != "*"]
+        # Apache takes the sections with the address of the request first, and looks at names among these only.
+        if specific and site_address(site) == "*":
+            return f"every name at {', '.join(specific)}"
+        if not addresses or site_address(site) != (specific or ["*"])[0]:
+            return ""
+        enabled = f"{self._root}/sites-enabled/"
+        if host.path.startswith(enabled) and host.path > f"{enabled}{site['name']}.conf":
+            return ""
+        names = [name for name in (site.get("server_name"), *(site.get("server_aliases") or [])) if name]
+        if not names:
+            return "every name"
+        patterns = [pattern.lower() for pattern in host.names or self._names()]
+        taken = [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)]
+        return ", ".join(taken)
+
+    def _replaced(self) -> list[str]:
+        scripts = {script for site in self._sites for script in site.get("replaces") or []}
+        enabled = f"{self._root}/sites-enabled/"
+        return sorted(
+            {
+                host.site
+                for host in self.configuration.hosts
+                if host.path.startswith(enabled) and host.site not in self._own and scripts & set(host.scripts)
+            }
+        )
+
+    def _is_gone(self, path: str) -> bool:
+        directory, name = os.path.split(path)
+        return directory == f"{self._root}/sites-enabled" and name[: -len(".conf")] in self._gone
+
+    def _kept(self) -> list[Listen]:
+        unused = [listen for listen, _socket in self.unused]
+        return [listen for listen in self.elsewhere if listen not in unused]
+
+    def _arguments(self) -> list[str]:
+        """Return the arguments of all ``Listen`` directives that will be in force."""
+        return [listen.argument for listen in self._kept()] + [item for own in self.listens.values() for item in own]
+
+    def _unused(self) -> list[tuple[Listen, Socket]]:
+        """Return the packaged directives that no site needs and whose port somebody else holds, each with the holder."""
+        needed = {site_port(site) for site in self._sites}
+        for host in self.configuration.hosts:
+            default = host.site == DEFAULT_SITE and not self.default_site_changed
+            if not default and not self._is_gone(host.path):
+                needed |= {port for _address, port in host.addresses}
+        found = []
+        for listen in self.elsewhere:
+            if listen.path != f"{self._root}/ports.conf" or listen.argument not in _PACKAGED_ARGUMENTS or needed & {listen.argument, "*"}:
+                continue
+            in_the_way = holders(self._sockets, "tcp", "*", int(listen.argument), UNIT)
+            if in_the_way:
+                found.append((listen, in_the_way[0]))
+        return found

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What single variables may hold: ports, addresses, directories, counts. This file is private to the collection."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+
+# No service with PrivateTmp, as Apache's and this collection's are, sees /tmp and /var/tmp.
+_OF_THE_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr")
+
+
+def port_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not a port number, else ``None``; ``name`` says which variable it is."""
+    if isinstance(value, bool) or not re.match(r"\d+\Z", str(value)) or not 1 <= int(str(value)) <= 65535:
+        return f"{name} is {value}; a port is a number from 1 to 65535."
+    return None
+
+
+def address_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not an IP address to listen on, else ``None``."""
+    try:
+        ipaddress.ip_address(str(value))
+    except ValueError:
+        return f"{name} is '{value}'; give an IP address of the host, such as 127.0.0.1, or 0.0.0.0 for all."
+    return None
+
+
+def directory_problem(name: str, value: object, example: str = "/var/lib/graphite/whisper") -> str | None:
+    """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
+    path = posixpath.normpath(re.sub("^/+", "/", str(value)))
+    top, *rest = path.split("/")[1:] if path.startswith("/") else [""]
+    if not rest or top in _OF_THE_SYSTEM or path.startswith("/var/tmp/"):
+        return f"{name} is '{value}'; give a directory of its own by its absolute path, such as {example}."
+    return None
+
+
+def count_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not a whole number of at least 1, else ``None``."""
+    if isinstance(value, bool) or not re.match(r"[1-9]\d*\Z", str(value)):
+        return f"{name} is {value}; give a number of at least 1."
+    return None

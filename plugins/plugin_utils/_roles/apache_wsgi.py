@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""The variables of the role apache_wsgi. This file is private to the collection."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache import site_address, site_port
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, count_problem, port_problem
+
+_SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+def apache_wsgi_problems(variables: dict) -> list[str]:
+    """Return one sentence for each mistake in the role's variables, given without the prefix ``apache_wsgi_``."""
+    problems: list[str | None] = []
+    names: set[str] = set()
+    addresses: dict[tuple, str] = {}
+    for site in variables["sites"]:
+        where = f"apache_wsgi_sites: site '{site['name']}'"
+        if not _SITE_NAME.match(str(site["name"])):
+            problems.append(f"{where} has a name that cannot name a file; use letters, digits, '_' and '-'.")
+        if site["name"] in names:
+            problems.append(f"{where} is there twice; give each site a name of its own.")
+        names.add(site["name"])
+        if site.get("state", "present") == "absent":
+            continue
+        problems.append(port_problem(f"{where}: port", site.get("port", 80)))
+        for option in ("processes", "threads", "request_timeout", "graceful_timeout", "maximum_requests"):
+            if option in site:
+                problems.append(count_problem(f"{where}: {option}", site[option]))
+        problems += [f"{where} lacks {key}." for key in ("wsgi_script", "user", "group") if not site.get(key)]
+        if site.get("address"):
+            problems.append(address_problem(f"{where}: address", site["address"]))
+        address = (site_address(site), site_port(site), site.get("server_name") or "")
+        if address in addresses:
+            problems.append(f"{where} answers at the same address, port and server_name as '{addresses[address]}'; give it another one.")
+        addresses[address] = site["name"]
+    return [problem for problem in problems if problem]

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""One filter for the variables of every role, and what single variables may hold."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.metricstack.graphite.plugins.filter.roles import role_problems
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
+    address_problem,
+    count_problem,
+    directory_problem,
+    port_problem,
+)
+
+
+def test_each_role_has_its_own_messages():
+    (problem,) = role_problems({"sites": [{"name": "a/b", "wsgi_script": "/a", "user": "a", "group": "a"}]}, "apache_wsgi")
+    assert problem.startswith("apache_wsgi_sites: site 'a/b'")
+    with pytest.raises(AnsibleFilterError, match="no role 'nginx'; it knows apache_wsgi, carbon_cache"):
+        role_problems({}, "nginx")
+
+
+@pytest.mark.parametrize("value", ["/srv/graphite", "/home/graphite/whisper", "/var/lib/tmp", "//srv/x/../graphite"])
+def test_directories_that_can_be_given_away(value):
+    assert directory_problem("a_directory", value) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "/", "/srv", "relative/path", "/etc/graphite", "/tmp/whisper", "/var/tmp/whisper", "/srv/../usr/lib"]
+)
+def test_directories_that_cannot(value):
+    assert f"a_directory is '{value}'" in directory_problem("a_directory", value)
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (port_problem, [1, "65535"], [0, 65536, True, "http", None]),
+        (address_problem, ["127.0.0.1", "::"], ["localhost", "", None]),
+        (count_problem, [1, "20"], [0, -1, True, "many", 1.5]),
+    ],
+)
+def test_ports_addresses_and_counts(check, good, bad):
+    assert [value for value in good if check("the_variable", value)] == []
+    assert [value for value in bad if not str(check("the_variable", value)).startswith("the_variable is ")] == []

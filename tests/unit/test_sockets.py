@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Who is in the way of a port, read from what ss prints."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run, system_path
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import overlap, parse_sockets, port_holders
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._sockets import shared_port_problems
+
+SOCKETS = """\
+udp UNCONN 0      0            0.0.0.0:8125 0.0.0.0:* users:(("statsd goruntim",pid=2785,fd=23)) cgroup:/user.slice/session-3.scope
+tcp LISTEN 0      50           0.0.0.0:7002 0.0.0.0:*                                            cgroup:/system.slice/carbon-cache.service
+tcp LISTEN 0      511    127.0.0.1%lo:8126  0.0.0.0:* users:(("node",pid=9,fd=2),("node",pid=8,fd=2)) cgroup:/system.slice/stats.service
+tcp LISTEN 0      511            [::1]:2003    [::]:* users:(("nc",pid=7,fd=2)) cgroup:/
+tcp LISTEN 0      511                *:2004       *:*
+"""
+
+
+def wanted(protocol, address, port):
+    return [{"variable": "the_port", "protocol": protocol, "address": address, "ports": [port]}]
+
+
+@pytest.mark.parametrize(
+    ("socket", "words"),
+    [
+        (wanted("udp", "127.0.0.1", 8125), "statsd goruntim, process 2785 holds 0.0.0.0:8125 (udp). Stop it (kill 2785)"),
+        (wanted("tcp", "127.0.0.1", "8126"), "node, process 9, unit stats.service holds"),
+        (wanted("tcp", "127.0.0.1", "8126"), "systemctl disable --now stats.service"),
+        (wanted("tcp", "::1", 2003), "the_port has port 2003, but nc, process 7 holds [::1]:2003"),
+        (wanted("tcp", "localhost", 2003), "nc"),
+        (wanted("tcp", "::", 2003), "nc"),
+        (wanted("tcp", "192.0.2.1", 2004), "another process holds *:2004"),
+    ],
+)
+def test_who_is_in_the_way_is_named(socket, words):
+    (holder,) = port_holders(SOCKETS, socket, r"statsd\.service")
+    assert words in holder["problem"]
+
+
+@pytest.mark.parametrize(
+    "socket",
+    [
+        wanted("tcp", "127.0.0.1", 8125),
+        wanted("tcp", "127.0.0.1", 2003),
+        wanted("tcp", "0.0.0.0", 2003),
+        wanted("tcp", "127.0.0.1", 7002),
+        wanted("tcp", "127.0.0.1", 80),
+    ],
+)
+def test_others_and_ones_own_are_not_in_the_way(socket):
+    assert port_holders(SOCKETS, socket, r"carbon-cache(@.+)?\.service") == []
+
+
+def test_instances_of_a_template_are_their_own_units():
+    line = r"tcp LISTEN 0 1 127.0.0.1:8019 0.0.0.0:* cgroup:/docker/1/system.slice/system-go\x2druntime.slice/go-runtime@old.service"
+    (socket,) = parse_sockets(line)
+    assert socket.unit == "go-runtime@old.service"
+    assert port_holders(line, wanted("tcp", "127.0.0.1", 8019), r"go-runtime@.+\.service") == []
+
+
+@pytest.mark.parametrize(
+    ("address", "held", "refused"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "*", True),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("0.0.0.0", "192.0.2.1", True),
+        ("::", "127.0.0.1", True),
+        ("*", "127.0.0.1", True),
+        ("::1", "::", True),
+        ("::1", "0:0:0:0:0:0:0:1", True),
+        ("127.0.0.1", "192.0.2.1", False),
+        ("127.0.0.1", "::", False),
+        ("::1", "0.0.0.0", False),
+    ],
+)
+def test_addresses_overlap_where_the_kernel_refuses_one_of_them(address, held, refused):
+    assert overlap(address, held) == refused
+
+
+def test_services_that_share_a_port_are_named():
+    (problem,) = shared_port_problems({"graphite_web_port": [2003, 80, 80], "carbon_cache_instances": [2003, "7002"]})
+    assert problem.startswith("graphite_web_port and carbon_cache_instances use TCP port 2003")
+
+
+def test_programs_of_the_administration_are_found_without_their_directories_in_the_path(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert system_path("/usr/bin:/sbin") == "/usr/bin:/sbin:/usr/local/sbin:/usr/sbin"
+    assert "/usr/sbin" in run(["sh", "-c", "echo $PATH"]).stdout
+    assert run(["no-such-program"]).returncode == 127
