@@ -229,7 +229,7 @@ import time
 import traceback
 import zlib
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import (
     AGGREGATION_METHODS,
     StorageRules,
@@ -237,6 +237,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.stora
     read_aggregations,
     read_schemas,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.interpreter import require_library
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import WHISPER_ERROR
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.parallel import (
     StoppedError,
@@ -436,8 +437,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if WHISPER_ERROR:
-        module.fail_json(msg=missing_required_lib("whisper"), exception=WHISPER_ERROR)
+    require_library(module, "whisper", WHISPER_ERROR)
     if not 0 <= module.params["processes"] <= 64:
         module.fail_json(msg=f"processes is {module.params['processes']}; give a number from 1 to 64, or 0 for one for each core.")
     rules = load_rules(module)

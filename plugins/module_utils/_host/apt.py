@@ -10,24 +10,34 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
+import time
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import locks
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 
 INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
 _ABSENT = ("not-installed", "config-files")
+# Seconds for which fetched package lists are used before an installation, as a mirror soon drops replaced versions.
+_LISTS_VALID = 3600
+_LISTS = ("/var/lib/apt/periodic/update-success-stamp", "/var/lib/apt/lists")
 
 
 class PackageError(Exception):
-    """apt or dpkg could not answer; the message has their words."""
+    """apt or dpkg failed or cannot be used; the text is its own message."""
 
 
 class UninstallableError(PackageError):
-    """Packages are not in the archives that apt knows, or do not go with what is installed."""
+    """Packages are not in the archives that apt knows, or conflict with installed ones."""
+
+
+class LockedError(PackageError):
+    """Another process has held a lock of apt or dpkg for longer than the caller waits."""
 
 
 def refuse_other_systems() -> None:
     """Raise :class:`PackageError` where there is no apt."""
     if not shutil.which("dpkg-query") or not shutil.which("apt-get"):
-        raise PackageError("it has no dpkg and no apt; Debian, Ubuntu and what is made from them have")
+        raise PackageError("dpkg or apt is missing; the collection supports Debian, Ubuntu and their derivatives")
 
 
 def read_states() -> dict[str, str]:
@@ -47,9 +57,9 @@ def half_installed(states: dict[str, str]) -> dict[str, str]:
     return {name: state for name, state in states.items() if state not in INSTALLED + _ABSENT}
 
 
-def plan(*words: str) -> tuple[list[str], list[str]]:
+def plan(*arguments: str) -> tuple[list[str], list[str]]:
     """Return what apt-get would install and what it would remove; change nothing."""
-    output = _run(["apt-get", "--simulate", "--quiet", "--option=APT::Install-Recommends=false", *words])
+    output = _run(["apt-get", "--simulate", "--quiet", "--option=APT::Install-Recommends=false", *arguments])
     installs, removals = ([match[1] for match in re.finditer(rf"(?m)^{word} (\S+)", output)] for word in ("Inst", "(?:Remv|Purg)"))
     return installs, removals
 
@@ -59,33 +69,73 @@ def read_requested() -> set[str]:
     return set(_run(["apt-mark", "showmanual"]).split())
 
 
-def refuse_uninstallable(packages: list[str]) -> None:
-    """Raise :class:`UninstallableError` unless apt could install the packages; lists that are too old are fetched anew."""
+def is_available(package: str) -> bool:
+    """Return whether the package lists of the host have a version of the package that could be installed."""
+    return bool(re.search(r"(?m)^ *Candidate: (?!\(none\))", _run(["apt-cache", "policy", package])))
+
+
+def refuse_uninstallable(packages: list[str], timeout: float) -> list[str]:
+    """Raise :class:`UninstallableError` unless apt could install the packages.
+
+    Where the package lists do not have them, the lists are fetched, with a wait of ``timeout`` seconds for other processes.
+    Returns a warning for each source that could not be fetched and each process that was waited for.
+    """
+    warnings: list[str] = []
     try:
         removals = plan("install", *packages)[1]
     except PackageError:
-        complaint = _start(["apt-get", "--quiet", "update"]).stderr.strip()
+        warnings = refresh_lists(timeout)
         try:
             removals = plan("install", *packages)[1]
         except PackageError as error:
-            raise UninstallableError(
-                f"apt cannot install {', '.join(packages)}: {error}" + (f" (apt-get update: {complaint})" if complaint else "")
-            ) from error
+            raise UninstallableError("\n  ".join([f"apt cannot install {', '.join(packages)}: {error}", *warnings])) from error
     if removals:
         raise UninstallableError(
-            f"to install {', '.join(packages)}, apt would remove {', '.join(removals)}; remove or replace what is in the way"
+            f"to install {', '.join(packages)}, apt would remove {', '.join(removals)}; remove or replace the conflicting packages"
         )
+    return warnings
+
+
+def refresh_old_lists(timeout: float) -> list[str]:
+    """Fetch the package lists if they are older than an hour; return warnings as :func:`refresh_lists` does."""
+    fetched = max((os.stat(path).st_mtime for path in _LISTS if os.path.exists(path)), default=0)
+    return refresh_lists(timeout) if time.time() - fetched > _LISTS_VALID else []
+
+
+def refresh_lists(timeout: float) -> list[str]:
+    """Fetch the package lists; return a warning for each process that was waited for and each source that failed.
+
+    A source that cannot be fetched is no error: the lists of all others are current then, and its own are the old ones.
+    """
+    warnings = wait_for_locks(timeout)
+    process = run(["apt-get", "--quiet", "update"])
+    return warnings + failed_sources(process.stderr)
+
+
+def failed_sources(errors: str) -> list[str]:
+    """Return a warning for each source that ``apt-get update`` could not fetch, from what it prints to standard error."""
+    failures = dict.fromkeys(re.findall(r"(?m)^[WE]: (?:Failed to fetch |The repository |GPG error: )(.+)$", errors))
+    return [f"a package source could not be fetched, its old package lists are used: {failure.strip()}" for failure in failures]
+
+
+def wait_for_locks(timeout: float) -> list[str]:
+    """Wait until no other process holds a lock of apt or dpkg; return a warning for each one that was waited for.
+
+    Raises :class:`LockedError` after ``timeout`` seconds.
+    """
+    names, released = locks.wait(timeout)
+    if not released:
+        raise LockedError(
+            f"{names[-1]} has held a lock of apt or dpkg for the {timeout:g} s that this run waited. Run the playbook again once it has"
+            " ended."
+        )
+    return [f"waited for {name}, which held a lock of apt or dpkg" for name in names]
 
 
 def _run(command: list[str]) -> str:
-    process = _start(command)
+    process = run(command)
     if process.returncode != 0:
         # Of a refusal, the reasons are on standard output after its heading.
         _head, heading, reasons = process.stdout.partition("The following packages have unmet dependencies:")
         raise PackageError("\n".join(part.strip() for part in (heading + reasons, process.stderr) if part.strip()))
     return process.stdout
-
-
-def _start(command: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What an interpreter cannot import, and what is known to cure it. This file is private to the collection.
+"""Which modules an interpreter cannot import, and which packages have them. This file is private to the collection.
 
 The source of this file also runs as a program in the interpreter in question: names of modules as arguments, JSON out.
 """
@@ -8,13 +8,15 @@ The source of this file also runs as a program in the interpreter in question: n
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
+import subprocess
 import sys
 import traceback
 from unittest.mock import MagicMock
 
-# Modules that Python has dropped and programs of the time before still import, by the package that brings them back; and
-# one that packages forgot to depend on. The names are Debian's and Ubuntu's.
+# Modules that Python has dropped and programs of the time before still import, by the package that has them; and one that
+# packages forgot to depend on. The names are Debian's and Ubuntu's.
 CURES = {
     "asynchat": "python3-pyasynchat",
     "asyncore": "python3-pyasyncore",
@@ -29,7 +31,7 @@ CURES = {
 
 
 def examine(names: list[str]) -> dict:
-    """Import the modules; return ``missing``, the curable modules that were not found, and ``error``, what remains."""
+    """Import the modules; return ``missing``, the modules that a package has, and ``error``, what no package cures."""
     missing: list[str] = []
     for name in names:
         while name not in sys.modules:
@@ -39,18 +41,29 @@ def examine(names: list[str]) -> dict:
                 absent = str(error.name)
                 top = absent.partition(".")[0]
                 if top not in CURES or sys.modules.get(absent):
-                    return {"missing": missing, "error": _words()}
+                    return {"missing": missing, "error": _traceback()}
                 if top not in missing:
                     missing.append(top)
-                # Something in its place shows what else is missing.
+                # A placeholder, so that the import goes on and shows which others are missing.
                 sys.modules[absent] = MagicMock(__path__=[], __spec__=None)
             except Exception:
-                # It may be too much for what is in place of a missing module.
-                return {"missing": missing, "error": "" if missing else _words()}
+                # The placeholder of a missing module may not be enough.
+                return {"missing": missing, "error": "" if missing else _traceback()}
     return {"missing": missing, "error": ""}
 
 
-def _words() -> str:
+def ask(python: str, names: list[str]) -> dict:
+    """Run :func:`examine` in the interpreter ``python``; a program that fails is an ``error``."""
+    # From the root directory: the interpreter would import from the current one.
+    command = [python, "-B", "-c", inspect.getsource(sys.modules[__name__]), *names]
+    process = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        return {"missing": [], "error": f"it ended with status {process.returncode}: {process.stderr.strip()[-2000:]}"}
+    # What the modules print comes before.
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def _traceback() -> str:
     return traceback.format_exc(limit=-3).strip()
 
 

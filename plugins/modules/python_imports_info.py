@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: python_imports
-short_description: An interpreter can import an application, or it is known what cures it
-version_added: 1.0.0
+module: python_imports_info
+short_description: Find out whether an interpreter can import an application
+version_added: 2.0.0
 description:
   - Imports modules in a process of their own, and so finds out before a service is touched whether it could start. Ubuntu 24.04
     has a carbon that its Python cannot import, because that Python has no module C(imp) any more.
-  - Where modules are missing that a package of the distribution is known to bring back, the packages are named. Anything else
-    fails with the traceback.
+  - Where modules are missing that a package of the distribution is known to have, the packages are named. Anything else fails with the
+    traceback.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -29,7 +29,7 @@ options:
     default: /usr/bin/python3
   cured:
     description:
-      - Whether the cures have been applied. If so, what they should have cured fails as well.
+      - Whether the packages have been installed. If so, modules that they should have brought fail as well.
     type: bool
     default: false
 attributes:
@@ -40,40 +40,45 @@ attributes:
     support: full
   diff_mode:
     description: There is no difference to show.
-    support: none
+    support: N/A
+seealso:
+  - module: metricstack.graphite.packages
+  - module: metricstack.graphite.host_requirements_info
 """
 
 EXAMPLES = r"""
-- name: See whether this Python can import carbon
-  metricstack.graphite.python_imports:
+- name: Find out whether this Python can import carbon
+  metricstack.graphite.python_imports_info:
     modules: [carbon.service]
   register: imports
 
-- name: Install what cures it
-  ansible.builtin.apt:
-    name: "{{ imports.packages }}"
-  when: imports.packages | length > 0
+- name: Install the modules that this Python has dropped
+  metricstack.graphite.packages:
+    packages: {carbon: "{{ imports.packages }}"}
+
+- name: Check that a virtual environment can import graphite-web
+  metricstack.graphite.python_imports_info:
+    python: /opt/graphite/venv/bin/python
+    modules: [django, graphite.app_settings]
+    cured: true
 """
 
 RETURN = r"""
 missing:
-  description: Modules that are missing, and that a package brings back.
+  description: Modules that are missing, and that a package has.
   returned: success
   type: list
   elements: str
   sample: [imp]
 packages:
-  description: Those packages.
+  description: Packages to install.
   returned: success
   type: list
   elements: str
   sample: [python3-zombie-imp]
 """
 
-import inspect
-import json
 import os
-import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, imports
@@ -92,12 +97,7 @@ def main() -> None:
     if module.check_mode and not os.path.exists(python):
         module.warn(f"Cannot tell whether {python} could import {', '.join(names)} before it is there")
         module.exit_json(changed=False, missing=[], packages=[])
-    # From the root directory: the interpreter would import from the current one.
-    process = subprocess.run([python, "-B", "-c", inspect.getsource(imports), *names], cwd="/", capture_output=True, text=True, check=False)
-    if process.returncode != 0:
-        module.fail_json(msg=f"{python} ended with status {process.returncode}: {process.stderr.strip()[-2000:]}")
-    # What the modules print comes before.
-    answer = json.loads(process.stdout.splitlines()[-1])
+    answer = imports.ask(python, names)
     missing, error = answer["missing"], answer["error"]
     packages = [imports.CURES[name] for name in missing]
     if missing and not error:
@@ -106,9 +106,10 @@ def main() -> None:
             error = lacking
         else:
             try:
-                apt.refuse_uninstallable(packages)
+                for warning in apt.refuse_uninstallable(packages, timeout=600):
+                    module.warn(warning)
             except apt.PackageError as refusal:
-                error = f"{lacking}. {', '.join(packages)} would cure it, but cannot be installed here: {refusal}"
+                error = f"{lacking}. {', '.join(packages)} would cure that, but cannot be installed here: {refusal}"
     if error:
         module.fail_json(msg=f"{python} cannot import {', '.join(names)}; no service was touched: {error}")
     module.exit_json(changed=False, missing=missing, packages=packages)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Compares what components need with what a host has. This file is private to the collection.
+
+Nothing is changed, except that package lists which lack a package are fetched, as apt itself would.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, by_hand, directories, imports, time_zones
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import port_holders
+
+_SYSTEMD = "/run/systemd/system"
+
+
+class Examination:
+    """One look at a host on behalf of all components.
+
+    ``problems`` and ``warnings`` are messages. ``missing`` are packages by component, ``by_hand`` are ids of processes by
+    component, ``unverified`` are the components whose Python modules cannot be imported yet, ``python_versions`` are versions
+    by interpreter.
+    """
+
+    def __init__(self, components: list[dict], lock_timeout: float) -> None:
+        self._components = components
+        self._lock_timeout = lock_timeout
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.missing: dict[str, list[str]] = {component["component"]: [] for component in components}
+        self.unverified: list[str] = []
+        self.by_hand: dict[str, list[int]] = {component["component"]: [] for component in components}
+        self.python_versions: dict[str, str] = {}
+        self._states: dict[str, str] = {}
+
+    def examine(self) -> None:
+        """Run every check."""
+        if not os.path.isdir(_SYSTEMD):
+            self.problems.append(f"systemd does not run on this host, and all services are its units ({_SYSTEMD} does not exist)")
+        try:
+            apt.refuse_other_systems()
+            self._examine_packages()
+        except apt.PackageError as error:
+            self.problems.append(str(error))
+        self._examine_interpreters()
+        self._examine_sockets()
+        for component in self._components:
+            for entry in component["directories"]:
+                self.problems += directories.directory_problems(entry["variable"], entry["path"], entry["user"])
+                if entry["recursive"]:
+                    self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
+            self.problems += component["problems"]
+            self.problems += [entry["message"] for entry in component["conditional_problems"] if not _any_exists(entry["unless_exists"])]
+        self.problems = list(dict.fromkeys(self.problems))
+
+    def _examine_packages(self) -> None:
+        self._states = apt.read_states()
+        for component in self._components:
+            self.missing[component["component"]] = self._lacking(needed_packages(component))
+        self._examine_time_zones()
+        self._examine_imports()
+        self._refuse_disorder()
+        wanted = sorted({package for packages in self.missing.values() for package in packages})
+        if not wanted:
+            return
+        try:
+            self.warnings += apt.refuse_uninstallable(wanted, self._lock_timeout)
+        except apt.UninstallableError as error:
+            advice = [component["advice"] for component in self._components if component["advice"] and self.missing[component["component"]]]
+            self.problems.append("\n  ".join([str(error), *advice]))
+
+    def _lacking(self, packages: list[str]) -> list[str]:
+        return [package for package in packages if self._states.get(package) not in apt.INSTALLED]
+
+    def _refuse_disorder(self) -> None:
+        """Add a problem for packages that are half installed, unless another process is just installing them."""
+        half = self._half_installed()
+        # Nobody needs to wait for the lock where nothing is to be installed.
+        if half or any(self.missing.values()):
+            self.warnings += apt.wait_for_locks(self._lock_timeout)
+            self._states = apt.read_states()
+            for component, packages in self.missing.items():
+                self.missing[component] = self._lacking(packages)
+            half = self._half_installed()
+        if half:
+            listed = ", ".join(f"{name} ({state})" for name, state in sorted(half.items()))
+            self.problems.append(
+                f"the installation of packages was interrupted: {listed}."
+                " Run: dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
+            )
+
+    def _half_installed(self) -> dict[str, str]:
+        half = apt.half_installed(self._states)
+        if any(self.missing.values()):
+            return half
+        # What is half installed elsewhere is in apt's way only.
+        needed = {package for component in self._components for package in needed_packages(component)}
+        return {name: state for name, state in half.items() if name in needed}
+
+    def _examine_time_zones(self) -> None:
+        for component in self._components:
+            for zone in component["time_zones"]:
+                if time_zones.exists(zone["name"]):
+                    continue
+                installed = {name for name, state in self._states.items() if state in apt.INSTALLED}
+                available = {name for name in time_zones.PACKAGES if apt.is_available(name)}
+                packages = time_zones.packages_for(zone["name"], installed, available)
+                if not packages:
+                    self.problems.append(time_zones.problem(zone["variable"], zone["name"]))
+                self._add_missing(component["component"], packages)
+
+    def _examine_imports(self) -> None:
+        for component in self._components:
+            name = component["component"]
+            for wanted in component["imports"]:
+                if self._lacking(needed_packages(component)) or not os.path.exists(wanted["python"]):
+                    self.unverified.append(name)
+                    continue
+                answer = imports.ask(wanted["python"], wanted["modules"])
+                if answer["error"]:
+                    self.problems.append(f"{wanted['python']} cannot import {', '.join(wanted['modules'])}: {answer['error']}")
+                if answer["missing"]:
+                    self.unverified.append(name)
+                self._add_missing(name, [imports.CURES[module] for module in answer["missing"]])
+
+    def _add_missing(self, component: str, packages: list[str]) -> None:
+        self.missing[component] += [package for package in packages if package not in self.missing[component]]
+
+    def _examine_interpreters(self) -> None:
+        for component in self._components:
+            for wanted in component["interpreters"]:
+                python = wanted["python"]
+                version = run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
+                self.python_versions[python] = version
+                if not version or not _numbers(wanted["minimum"]) <= _numbers(version) < _numbers(wanted["below"]):
+                    self.problems.append(f"{python} is {f'Python {version}' if version else 'missing'}, but {wanted['message']}")
+
+    def _examine_sockets(self) -> None:
+        # Without the program, which a component's packages then include, nobody can be named.
+        sockets = run(["ss", "-Hltunp", "--cgroup"]).stdout
+        for component in self._components:
+            for wanted in component["sockets"]:
+                for holder in port_holders(sockets, [wanted], wanted["units"]):
+                    takeover = component["takeover"]
+                    if takeover and holder["pid"] and by_hand.started_by_hand(holder["pid"], takeover["programs"], takeover["command"]):
+                        if holder["pid"] not in self.by_hand[component["component"]]:
+                            self.by_hand[component["component"]].append(holder["pid"])
+                    else:
+                        self.problems.append(holder["problem"])
+
+
+def needed_packages(component: dict) -> list[str]:
+    """Return the packages of a component, with those that are needed because of files that are not there."""
+    conditional = [entry["name"] for entry in component["conditional_packages"] if not _any_exists(entry["unless_exists"])]
+    return list(dict.fromkeys(component["packages"] + conditional))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def _any_exists(paths: list[str]) -> bool:
+    return any(os.path.exists(path) for path in paths)
+
+
+def missing_users(names: list[str]) -> list[str]:
+    """Return those of the users that the host does not know."""
+    return [name for name in names if not _is_known(pwd.getpwnam, name)]
+
+
+def missing_groups(names: list[str]) -> list[str]:
+    """Return those of the groups that the host does not know."""
+    return [name for name in names if not _is_known(grp.getgrnam, name)]
+
+
+def _is_known(lookup, name: str) -> bool:
+    try:
+        lookup(name)
+    except KeyError:
+        return False
+    return True
+
+
+def read_kernel_setting(name: str) -> str:
+    """Return a setting of sysctl(8), or an empty text where the host does not show it, as in a container."""
+    try:
+        with open(os.path.join("/proc/sys", *name.split("."))) as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,386 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_requirements_info
+short_description: Compare a host with what components require
+version_added: 2.0.0
+description:
+  - Looks once, for all components of a host, for everything that would end their installation midway, and returns it as messages that
+    name the variable, its value and the cure. The module itself does not fail on them.
+  - Checks that systemd runs, that dpkg is in good order, that apt could install all missing packages in one transaction
+    (C(apt-get --simulate)), that Python can import applications which are installed already, that no other process holds a port, that
+    the sandbox of a service leaves its directories visible and writable, and that the host has a time zone.
+  - While another process holds a lock of apt or dpkg, and packages are missing, the module waits, and says for which process.
+  - A package source that cannot be fetched is a warning, as long as all packages are in the lists of the others.
+author:
+  - metricstack maintainers (@metricstack)
+options:
+  components:
+    description:
+      - What each component requires. All keys but O(components[].component) may be left out.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      component:
+        description: Name of the component, for example that of its role. The results are given by it.
+        type: str
+        required: true
+      packages:
+        description: Packages that are needed, without recommended ones.
+        type: list
+        elements: str
+        default: []
+      conditional_packages:
+        description: Packages that are needed unless one of some files exists.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name of the package.
+            type: str
+            required: true
+          unless_exists:
+            description: Files of which one makes the package unnecessary.
+            type: list
+            elements: path
+            required: true
+      advice:
+        description: What to do where the packages cannot be installed; ends the message.
+        type: str
+        default: ""
+      imports:
+        description:
+          - Modules that an interpreter must be able to import. Tried once the interpreter exists and none of the packages is missing.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          python:
+            description: The interpreter.
+            type: path
+            required: true
+          modules:
+            description: Modules to import, in this order.
+            type: list
+            elements: str
+            required: true
+      interpreters:
+        description: Interpreters of which the component needs a certain version. Returned in RV(python_versions).
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          python:
+            description: The interpreter.
+            type: path
+            required: true
+          minimum:
+            description: Lowest version that will do, such as V("3.9").
+            type: str
+            required: true
+          below:
+            description: First version that will not do any more.
+            type: str
+            required: true
+          message:
+            description: What needs such a version, and what to do; ends the message.
+            type: str
+            required: true
+      sockets:
+        description: Sockets that the component is to open.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          variable:
+            description: Variable that has the ports, for the message.
+            type: str
+            required: true
+          protocol:
+            description: Protocol of the sockets.
+            type: str
+            choices: [tcp, udp]
+            required: true
+          address:
+            description: Address to listen on; C(*), C(0.0.0.0) and C(::) are all addresses.
+            type: str
+            required: true
+          ports:
+            description: Ports to listen on.
+            type: list
+            elements: int
+            required: true
+          units:
+            description: Regular expression of the component's own units, whose sockets are in nobody's way.
+            type: str
+            required: true
+      takeover:
+        description:
+          - Processes that hold a port and that the component replaces, if somebody has started them by hand. Returned in RV(by_hand).
+        type: dict
+        suboptions:
+          programs:
+            description: Base names of the program's file.
+            type: list
+            elements: str
+            required: true
+          command:
+            description: Regular expression to find in the arguments, joined by spaces.
+            type: str
+            required: true
+      directories:
+        description: Directories in which a sandboxed service of the component keeps files. They and their parents need not exist.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          variable:
+            description: Variable that has the path, for the message.
+            type: str
+            required: true
+          path:
+            description: The directory.
+            type: path
+            required: true
+          user:
+            description: User that the service runs as.
+            type: str
+            required: true
+          recursive:
+            description: Whether to check the symbolic links below the directory as well.
+            type: bool
+            default: false
+          writable:
+            description: Other directories that the service may write to, and to which links may lead.
+            type: list
+            elements: path
+            default: []
+      users:
+        description: Users that the component runs as, each with a group of the same name.
+        type: list
+        elements: str
+        default: []
+      time_zones:
+        description: Time zones that the component uses.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          variable:
+            description: Variable that has the name, for the message.
+            type: str
+            required: true
+          name:
+            description: Name of the time zone, such as V(Europe/Berlin).
+            type: str
+            required: true
+      paths:
+        description: Paths of which the component needs to know whether they exist. Returned in RV(paths).
+        type: list
+        elements: path
+        default: []
+      kernel_settings:
+        description: Settings of C(sysctl) that the component needs to know. Returned in RV(kernel_settings).
+        type: list
+        elements: str
+        default: []
+      problems:
+        description: Messages of other modules that looked at the host for the component; returned with the others.
+        type: list
+        elements: str
+        default: []
+      conditional_problems:
+        description: Messages that count unless one of some files exists.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          message:
+            description: The message.
+            type: str
+            required: true
+          unless_exists:
+            description: Files of which one makes the message void.
+            type: list
+            elements: path
+            required: true
+  lock_timeout:
+    description:
+      - Seconds to wait for another process that holds a lock of apt or dpkg.
+    type: int
+    default: 600
+attributes:
+  check_mode:
+    description:
+      - Changes nothing, in either mode. Lists of packages that lack a package are fetched anew in either mode.
+    support: full
+  diff_mode:
+    description: There is no difference to show.
+    support: N/A
+seealso:
+  - module: metricstack.graphite.packages
+  - module: metricstack.graphite.python_imports_info
+"""
+
+EXAMPLES = r"""
+- name: Compare the host with the requirements of carbon
+  metricstack.graphite.host_requirements_info:
+    components:
+      - component: carbon_cache
+        packages: [graphite-carbon]
+        sockets:
+          - {variable: carbon_cache_instances, protocol: tcp, address: 127.0.0.1, ports: [2003, 7002], units: 'carbon-cache@.+\.service'}
+        directories:
+          - {variable: carbon_cache_whisper_directory, path: /srv/graphite/whisper, user: _graphite, recursive: true}
+  register: examination
+
+- name: Refuse a host that cannot run carbon
+  ansible.builtin.assert:
+    that: examination.problems | length == 0
+    fail_msg: "{{ examination.problems | join('\n') }}"
+
+- name: Find out which packages two components lack, without a wait for other package managers
+  metricstack.graphite.host_requirements_info:
+    components:
+      - {component: statsd, packages: [nodejs]}
+      - {component: web, packages: [apache2]}
+    lock_timeout: 0
+"""
+
+RETURN = r"""
+problems:
+  description: Everything that would end the installation; one message each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["carbon_cache_instances has port 2003, but nginx, process 93, unit nginx.service holds 0.0.0.0:2003 (tcp). ..."]
+missing:
+  description: Packages to install, by component. Among them are those that a time zone or an import needs.
+  returned: success
+  type: dict
+  sample: {carbon_cache: [graphite-carbon], statsd: []}
+unverified:
+  description: Components whose imports could not be tried yet, or need a package first.
+  returned: success
+  type: list
+  elements: str
+  sample: [carbon_cache]
+python_versions:
+  description: Versions of the interpreters; empty where one is missing.
+  returned: success
+  type: dict
+  sample: {/usr/bin/python3: "3.13"}
+by_hand:
+  description: Ids of the processes to replace, by component.
+  returned: success
+  type: dict
+  sample: {carbon_cache: [], statsd: [2785]}
+missing_users:
+  description: Those of the users that the host does not know.
+  returned: success
+  type: list
+  elements: str
+  sample: [statsd]
+missing_groups:
+  description: Those of the users' groups that the host does not know.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+paths:
+  description: Those of the paths that exist.
+  returned: success
+  type: list
+  elements: str
+  sample: [/usr/bin/npm]
+kernel_settings:
+  description: Values of the settings; empty where the host does not show one, as in a container.
+  returned: success
+  type: dict
+  sample: {net.core.rmem_max: "212992"}
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import requirements
+
+
+def _list_of(**options: dict) -> dict:
+    return {"type": "list", "elements": "dict", "default": [], "options": options}
+
+
+TEXT = {"type": "str", "required": True}
+PATH = {"type": "path", "required": True}
+TEXTS = {"type": "list", "elements": "str", "default": []}
+REQUIRED_TEXTS = {"type": "list", "elements": "str", "required": True}
+REQUIRED_PATHS = {"type": "list", "elements": "path", "required": True}
+COMPONENT = {
+    "component": TEXT,
+    "packages": TEXTS,
+    "conditional_packages": _list_of(name=TEXT, unless_exists=REQUIRED_PATHS),
+    "advice": {"type": "str", "default": ""},
+    "imports": _list_of(python=PATH, modules=REQUIRED_TEXTS),
+    "interpreters": _list_of(python=PATH, minimum=TEXT, below=TEXT, message=TEXT),
+    "sockets": _list_of(
+        variable=TEXT,
+        protocol={"type": "str", "choices": ["tcp", "udp"], "required": True},
+        address=TEXT,
+        ports={"type": "list", "elements": "int", "required": True},
+        units=TEXT,
+    ),
+    "takeover": {"type": "dict", "options": {"programs": REQUIRED_TEXTS, "command": TEXT}},
+    "directories": _list_of(
+        variable=TEXT,
+        path=PATH,
+        user=TEXT,
+        recursive={"type": "bool", "default": False},
+        writable={"type": "list", "elements": "path", "default": []},
+    ),
+    "users": TEXTS,
+    "time_zones": _list_of(variable=TEXT, name=TEXT),
+    "paths": {"type": "list", "elements": "path", "default": []},
+    "kernel_settings": TEXTS,
+    "problems": TEXTS,
+    "conditional_problems": _list_of(message=TEXT, unless_exists=REQUIRED_PATHS),
+}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "components": {"type": "list", "elements": "dict", "required": True, "options": COMPONENT},
+            "lock_timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    components = module.params["components"]
+    examination = requirements.Examination(components, module.params["lock_timeout"])
+    examination.examine()
+    for warning in examination.warnings:
+        module.warn(warning)
+    users, paths, settings = (
+        list(dict.fromkeys(item for component in components for item in component[key])) for key in ("users", "paths", "kernel_settings")
+    )
+    module.exit_json(
+        changed=False,
+        problems=examination.problems,
+        missing=examination.missing,
+        unverified=examination.unverified,
+        python_versions=examination.python_versions,
+        by_hand=examination.by_hand,
+        missing_users=requirements.missing_users(users),
+        missing_groups=requirements.missing_groups(users),
+        paths=[path for path in paths if os.path.exists(path)],
+        kernel_settings={name: requirements.read_kernel_setting(name) for name in settings},
+    )
+
+
+if __name__ == "__main__":
+    main()
