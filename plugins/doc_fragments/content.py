@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options of the modules that write users and dashboards."""
+    """Options of the modules that write settings, users and dashboards."""
 
     USERS = r"""
 options:
@@ -126,4 +126,50 @@ options:
         type: str
         choices: [present, absent]
         default: present
+"""
+
+    SETTINGS = r"""
+options:
+  path:
+    description:
+      - Path of the settings, whose name without its ending is O(local_settings). The file belongs to O(run_as), who alone can
+        read it.
+    type: path
+    default: /etc/graphite/local_settings.py
+  content:
+    description:
+      - Content of the settings. A file whose first line differs, and which is not the package's own, was edited manually.
+    type: str
+    required: true
+  secret_key:
+    description:
+      - Django's secret key, which the settings read from O(secret_key_file).
+    type: str
+  secret_key_file:
+    description:
+      - File of the secret key. The file belongs to O(run_as), who alone can read it.
+    type: path
+    default: /etc/graphite/secret_key
+  files:
+    description:
+      - Files that graphite-web loads beside its settings, Python modules in O(python_path) or the WSGI script. Everybody can read
+        them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description:
+          - Absolute path on the host.
+        type: path
+        required: true
+      content:
+        description:
+          - Content of the file. Shown by C(--diff), so that secrets do not belong here.
+        type: str
+        required: true
+  wsgi_script:
+    description:
+      - Script that a web server loads graphite-web with. Without it, only the settings and the URL patterns are loaded.
+    type: path
 """

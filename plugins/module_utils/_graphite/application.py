@@ -10,6 +10,7 @@ import pwd
 import subprocess
 import tempfile
 from contextlib import suppress
+from typing import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside import (
@@ -64,10 +65,24 @@ class ApplicationError(Exception):
         return {"kind": self.kind.value, "stderr": self.output}
 
 
+def become(account: pwd.struct_passwd) -> Callable[[], None]:
+    """Return what makes a process that is about to start one of the user's."""
+
+    def become_user() -> None:
+        if os.geteuid() != account.pw_uid:
+            os.initgroups(account.pw_name, account.pw_gid)
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+        os.umask(0o027)
+
+    return become_user
+
+
 class Application:
     """A process of a Django application in its own Python and as its own user; a context manager.
 
-    The process starts with the first request and answers as many as there are. ``target`` is a database besides those of the
+    The process starts with the first request and answers as many as there are. ``imports`` are modules without which the
+    application is not installed. ``target`` is a database besides those of the
     settings. ``sources`` are contents, by path, that are used instead of the files; ``secret_key``, with ``path`` and
     ``content``, is used instead of that file. ``descriptor`` is an open file for the application, which may be one that its user
     could not open.
@@ -77,6 +92,7 @@ class Application:
         self,
         module: AnsibleModule,
         *,
+        imports: list[str] | None = None,
         target: dict | None = None,
         sources: dict[str, str] | None = None,
         secret_key: dict | None = None,
@@ -84,8 +100,9 @@ class Application:
     ) -> None:
         self._parameters = module.params
         self._first = {
-            "package": {source.__name__.rpartition(".")[2]: _source(source) for source in _PACKAGE},
+            "package": {source.__name__.rpartition(".")[2]: source_of(source) for source in _PACKAGE},
             "local_settings": module.params["local_settings"],
+            "imports": imports or [],
             "target": target,
             "sources": sources or {},
             "secret_key": secret_key,
@@ -145,15 +162,8 @@ class Application:
         except KeyError:
             raise ApplicationError(Kind.NOT_INSTALLED, f"there is no user '{user}'") from None
 
-        def become_user() -> None:
-            if os.geteuid() != account.pw_uid:
-                os.initgroups(account.pw_name, account.pw_gid)
-                os.setgid(account.pw_gid)
-                os.setuid(account.pw_uid)
-            os.umask(0o027)
-
         try:
-            return subprocess.Popen(  # noqa: PLW1509  # the module has no threads
+            return subprocess.Popen(
                 [self._parameters["python"], "-c", _LOADER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -161,7 +171,7 @@ class Application:
                 cwd="/",
                 env=self._environment(account.pw_dir),
                 pass_fds=[] if self._descriptor is None else [self._descriptor],
-                preexec_fn=become_user,
+                preexec_fn=become(account),  # noqa: PLW1509  # the module has no threads
             )
         except FileNotFoundError as error:
             raise ApplicationError(Kind.NOT_INSTALLED, str(error)) from error
@@ -180,6 +190,7 @@ class Application:
         }
 
 
-def _source(module) -> str:
+def source_of(module) -> str:
+    """Return the source of a module of the collection."""
     # Through the loader: on the host, the file is inside a ZIP archive.
     return module.__spec__.loader.get_source(module.__spec__.name)

@@ -61,10 +61,13 @@ class Candidates(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 _candidates = Candidates({}, None)
 
 
-def load_application(local_settings: str, target: dict | None, sources: dict[str, str], secret_key: dict | None) -> dict:
+def load_application(
+    local_settings: str, imports: list[str], target: dict | None, sources: dict[str, str], secret_key: dict | None
+) -> dict:
     """Load Django with the application's settings, and with nothing less than ``local_settings``.
 
-    ``target`` is a database besides those of the settings; ``sources`` and ``secret_key`` are candidates, see :class:`Candidates`.
+    ``imports`` are modules without which the application is not installed; ``target`` is a database besides those of the settings;
+    ``sources`` and ``secret_key`` are candidates, see :class:`Candidates`.
     """
     global _candidates  # noqa: PLW0603  # a process loads one application, once
     try:
@@ -74,7 +77,9 @@ def load_application(local_settings: str, target: dict | None, sources: dict[str
         raise RefusalError(Kind.NOT_INSTALLED, f"Django cannot be imported: {error}") from error
     try:
         importlib.import_module(os.environ["DJANGO_SETTINGS_MODULE"].partition(".")[0])
-    except ModuleNotFoundError as error:
+        for name in imports:
+            importlib.import_module(name)
+    except ImportError as error:
         raise RefusalError(Kind.NOT_INSTALLED, f"the application cannot be imported: {error}") from error
     _candidates = Candidates(sources, secret_key)
     sys.meta_path.insert(0, _candidates)
@@ -90,12 +95,13 @@ def load_application(local_settings: str, target: dict | None, sources: dict[str
     return {}
 
 
-def check_site(connection, wsgi_script: str | None) -> dict:
+def check_site(connection, wsgi_script: str | None, ask_database: bool) -> dict:
     """Load all that a web server would load, and ask the database for its state.
 
     Refuses a database that does not answer or is newer than the application, and what does not load.
     """
-    reply = schema.report_pending(connection)
+    if ask_database:
+        schema.pending_migrations(connection)
     try:
         if wsgi_script is not None:
             _candidates.run(wsgi_script)
@@ -104,7 +110,7 @@ def check_site(connection, wsgi_script: str | None) -> dict:
         get_resolver().url_patterns  # noqa: B018  # the access imports them
     except Exception as error:
         raise _settings_refusal(error) from error
-    return reply
+    return {}
 
 
 def _settings_refusal(error: Exception) -> RefusalError:

@@ -63,7 +63,7 @@ def serve(first: dict) -> None:
         print(json.dumps(reply), file=replies, flush=True)
         return "reply" in reply
 
-    if reply_to(loading.load_application, first["local_settings"], first["target"], first["sources"], first["secret_key"]):
+    if reply_to(lambda: loading.load_application(**first)):
         for line in sys.stdin:
             request = json.loads(line)
             reply_to(answer, request["action"], request["database"], request["arguments"])
