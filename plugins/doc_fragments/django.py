@@ -32,13 +32,13 @@ options:
         go on with its default settings and another database.
     type: str
     default: local_settings
-  user:
+  run_as:
     description:
-      - User that graphite-web runs as. Whatever the module does to the database, it does as this user, so that no file is
+      - System user that graphite-web runs as. Whatever the module does to the database, it does as this user, so that no file is
         left to root.
     type: str
     default: _graphite
 notes:
-  - The module has to run as root or as O(user).
+  - The module has to run as root or as O(run_as).
   - In check mode, on a host that does not have graphite-web yet, the module reports that it would change something.
 """

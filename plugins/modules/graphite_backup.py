@@ -228,7 +228,8 @@ def write_database(module: AnsibleModule, stream: content.Stream) -> dict | None
         return None
     # A file without a name, which nobody has to remove.
     with tempfile.TemporaryFile(dir=module.params["directory"]) as copy:
-        reply = Application(module).ask("dump", descriptor=copy.fileno())
+        with Application(module, descriptor=copy.fileno()) as application:
+            reply = application.ask("dump", descriptor=copy.fileno())
         stream.add_open_file(content.DATABASE, copy)
     return reply
 
@@ -313,7 +314,7 @@ def main() -> None:
     except tree.TreeBusyError:
         module.fail_json(msg=f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
     except ApplicationError as error:
-        module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
+        module.fail_json(msg=f"graphite-web: {error}", **error.details)
     except (borg.BackupError, OSError) as error:
         module.fail_json(msg=f"There is no new backup, and those before are as they were: {error}")
     silent = (result["manifest"]["whisper"] or {}).get("silent", {})

@@ -6,26 +6,27 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_dashboard
-short_description: A dashboard of graphite-web exists with this content, or does not exist
+short_description: Manage graphite-web dashboards
 version_added: 1.0.0
 description:
   - Creates, changes and deletes dashboards in graphite-web's database. Who owns a dashboard stays as it is.
   - What a dashboard shows is compared, not its bytes. A browser that saves it unchanged has changed nothing.
-  - Before anything is written, graphite-web itself judges the targets, without fetching a series. One that it could not render
-    is refused, with graphite-web's words, and so is one that it would read only the beginning of, such as a function
+  - Before anything is written, graphite-web itself checks the targets, without fetching a series. One that it could not render
+    is refused, with graphite-web's message, and so is one that it would read only the beginning of, such as a function
     whose last bracket is missing. One whose parameters it calls wrong, but that it would try to render as long as its
     setting C(ENFORCE_INPUT_VALIDATION) is off, gives a warning.
 author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.content.dashboards
 options:
   name:
     description:
       - Name of the dashboard, which is a part of its address. Up to 128 characters of any script, but none of
         / ? \ & < > ~ ! @ # $ % ^ * ( ) and the backtick. Required without O(dashboards).
     type: str
-  graphs: &graphs
+  graphs:
     description:
       - The graphs, in their order. With O(state=present), either this or O(definition) is required.
     type: list
@@ -45,62 +46,42 @@ options:
         description:
           - Other parameters of the render API, such as C(vtitle), C(yMin), C(areaMode) and C(lineMode).
         type: dict
-  definition: &definition
+  definition:
     description:
       - The dashboard as graphite-web exports it, as a dict or as JSON; the answer of C(/dashboard/load/NAME) will do. It has
         graphs, time range, size and refresh of its own. The name in it does not matter.
     type: json
-  from: &from
+  from:
     description:
       - Begin of the time range of O(graphs), relative to now.
     type: str
     default: -2hours
-  until: &until
+  until:
     description:
       - End of the time range of O(graphs), V(now) or relative to it.
     type: str
     default: now
-  width: &width
+  width:
     description:
       - Width of each of O(graphs), in pixels.
     type: int
     default: 600
-  height: &height
+  height:
     description:
       - Height of each of O(graphs), in pixels.
     type: int
     default: 300
-  refresh: &refresh
+  refresh:
     description:
       - How often the page draws O(graphs) anew, in seconds; V(0) for never.
     type: int
     default: 60
-  state: &state
+  state:
     description:
       - Whether the dashboard exists.
     type: str
     choices: [present, absent]
     default: present
-  dashboards:
-    description:
-      - Several dashboards at once, each with O(name) and the other options of a dashboard. It costs what one of them costs, and
-        if one is refused, none is written.
-    type: list
-    elements: dict
-    suboptions:
-      name:
-        description:
-          - As the option of this name above.
-        type: str
-        required: true
-      graphs: *graphs
-      definition: *definition
-      from: *from
-      until: *until
-      width: *width
-      height: *height
-      refresh: *refresh
-      state: *state
 attributes:
   check_mode:
     description: Reports what would change, and refuses what would be refused; changes nothing.
@@ -108,6 +89,9 @@ attributes:
   diff_mode:
     description: Shows what the dashboard means, as RV(dashboards) does.
     support: full
+seealso:
+  - module: metricstack.graphite.graphite_database
+  - module: metricstack.graphite.graphite_user
 """
 
 EXAMPLES = r"""
@@ -200,129 +184,35 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
     Application,
     ApplicationError,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import (
-    DEFAULT_FROM,
-    DEFAULT_HEIGHT,
-    DEFAULT_REFRESH,
-    DEFAULT_UNTIL,
-    DEFAULT_WIDTH,
-    DashboardError,
-    meaning,
-    render_requests,
-    stored_meaning,
-    to_text,
-    wanted_state,
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboard_changes import (
+    DASHBOARD_SPEC,
+    DASHBOARDS_SPEC,
+    TargetError,
+    bring_dashboards,
 )
-
-DASHBOARD_SPEC: dict = {
-    "name": {"type": "str"},
-    "graphs": {
-        "type": "list",
-        "elements": "dict",
-        "options": {
-            "targets": {"type": "list", "elements": "str", "required": True},
-            "title": {"type": "str"},
-            "options": {"type": "dict"},
-        },
-    },
-    "definition": {"type": "json"},
-    "from": {"type": "str", "default": DEFAULT_FROM},
-    "until": {"type": "str", "default": DEFAULT_UNTIL},
-    "width": {"type": "int", "default": DEFAULT_WIDTH},
-    "height": {"type": "int", "default": DEFAULT_HEIGHT},
-    "refresh": {"type": "int", "default": DEFAULT_REFRESH},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-}
-
-
-def shown(exists: bool, dashboard: dict | None) -> dict:
-    """Return what a diff shows of a dashboard; one that exists can mean nothing to graphite-web's pages."""
-    if not exists:
-        return {"state": "absent"}
-    return {"state": "present", **(dashboard or {"graphs": "not to be loaded"})}
-
-
-class Comparison:
-    """A dashboard as it is wanted beside what is stored of it."""
-
-    def __init__(self, options: dict, module: AnsibleModule) -> None:
-        self.name = options["name"]
-        self.stored: str | None = None
-        try:
-            self._state = wanted_state(options) if options["state"] == "present" else None
-        except DashboardError as error:
-            module.fail_json(msg=f"Dashboard '{self.name}' {error}")
-
-    @property
-    def wanted(self) -> dict | None:
-        return None if self._state is None else meaning(self._state)
-
-    @property
-    def current(self) -> dict | None:
-        return None if self.stored is None else stored_meaning(self.stored)
-
-    @property
-    def differs(self) -> bool:
-        return (self.stored is None) != (self._state is None) or self.current != self.wanted
-
-    @property
-    def diff(self) -> dict:
-        return {
-            "before_header": self.name,
-            "after_header": self.name,
-            "before": shown(self.stored is not None, self.current),
-            "after": shown(self.wanted is not None, self.wanted),
-        }
-
-    @property
-    def order(self) -> dict:
-        """What the application is asked to check and to write."""
-        if self._state is None:
-            return {"name": self.name, "state": None, "graphs": []}
-        return {"name": self.name, "state": to_text(self._state), "graphs": render_requests(self._state)}
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import DashboardError
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            **DJANGO_ARGUMENT_SPEC,
-            **DASHBOARD_SPEC,
-            "dashboards": {
-                "type": "list",
-                "elements": "dict",
-                "options": {**DASHBOARD_SPEC, "name": {"type": "str", "required": True}},
-            },
-        },
+        argument_spec={**DJANGO_ARGUMENT_SPEC, **DASHBOARD_SPEC, "dashboards": DASHBOARDS_SPEC},
         mutually_exclusive=[("name", "dashboards")],
         required_one_of=[("name", "dashboards")],
         supports_check_mode=True,
     )
-    application = Application(module)
-    several = module.params["dashboards"]
-    comparisons = [Comparison(options, module) for options in ([module.params] if several is None else several)]
-    verdict: dict = {"refused": [], "doubtful": []}
+    dashboards = [module.params] if module.params["dashboards"] is None else module.params["dashboards"]
     try:
-        installed = True
-        stored: dict[str, str] = {}
-        try:
-            stored = application.ask("read_dashboards", names=[comparison.name for comparison in comparisons])["stored"]
-        except ApplicationError as error:
-            if not (module.check_mode and error.kind in ("not_installed", "no_schema")):
-                raise
-            installed = error.kind != "not_installed"
-        for comparison in comparisons:
-            comparison.stored = stored.get(comparison.name)
-        differing = [comparison for comparison in comparisons if comparison.differs]
-        orders = [comparison.order for comparison in differing]
-        if orders and installed:
-            verdict = application.ask("check_dashboards" if module.check_mode else "write_dashboards", dashboards=orders)
+        with Application(module) as application:
+            comparisons, warnings = bring_dashboards(application, dashboards, module.check_mode)
+    except DashboardError as error:
+        module.fail_json(msg=str(error))
+    except TargetError as error:
+        module.fail_json(msg=str(error), kind="target")
     except ApplicationError as error:
-        module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
-    if verdict["refused"]:
-        refusals = "; ".join(f"dashboard '{name}', target {target!r}: {words}" for name, target, words in verdict["refused"])
-        module.fail_json(msg=f"graphite-web refuses {refusals}", kind="target")
-    for name, target, words in verdict["doubtful"]:
-        module.warn(f"Dashboard '{name}': graphite-web doubts target {target!r}: {words}")
+        module.fail_json(msg=f"graphite-web: {error}", **error.details)
+    for warning in warnings:
+        module.warn(warning)
+    differing = [comparison for comparison in comparisons if comparison.differs]
     module.exit_json(
         changed=bool(differing),
         dashboards=[comparison.wanted for comparison in comparisons],

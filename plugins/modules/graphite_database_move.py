@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_database_move
-short_description: Bring everything in graphite-web's database to another database
+short_description: Copy everything in graphite-web's database to another database
 version_added: 1.0.0
 description:
   - Copies users, permissions, dashboards with their owners, events, saved graphs, tags, short URLs and sessions, with their
@@ -36,7 +36,7 @@ options:
         type: str
         required: true
       NAME:
-        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(user).
+        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(run_as).
         type: str
         required: true
       USER:
@@ -71,11 +71,12 @@ requirements:
 notes:
   - An SQLite file takes its own size of room twice.
 seealso:
+  - module: metricstack.graphite.graphite_database
   - module: metricstack.graphite.graphite_migrate
 """
 
 EXAMPLES = r"""
-- name: Bring users and dashboards to a database server
+- name: Copy users and dashboards to a database server
   metricstack.graphite.graphite_database_move:
     database:
       ENGINE: django.db.backends.postgresql
@@ -84,7 +85,7 @@ EXAMPLES = r"""
       PASSWORD: "{{ vault_graphite_database_password }}"
       HOST: db.example.org
 
-- name: And back
+- name: Copy users and dashboards back to SQLite
   metricstack.graphite.graphite_database_move:
     database:
       ENGINE: django.db.backends.sqlite3
@@ -133,16 +134,18 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
     Application,
     ApplicationError,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
 
 CURES = {
-    "content": "Name a database without content; or, in the role graphite_web, set graphite_web_database_move to false to use this one"
+    Kind.CONTENT: "Name a database without content; or, in the role graphite_web, set graphite_web_database_move to false to use this one"
     " as it is and leave the other one behind.",
-    "not_installed": "Install what the backend needs, for PostgreSQL python3-psycopg2.",
-    "pending": "Use graphite_migrate, or run the role graphite_web once with graphite_web_database as it was.",
-    "unreachable": "See to the server, or correct database (in the role graphite_web, graphite_web_database). Nothing was changed.",
-    "engine": "Use SQLite or PostgreSQL, or, in the role graphite_web, set graphite_web_database_move to false to begin without content.",
-    "newer_database": "Nothing was changed.",
-    "move": "Run again when the cause is gone.",
+    Kind.NOT_INSTALLED: "Install what the backend needs, for PostgreSQL python3-psycopg2.",
+    Kind.PENDING: "Use graphite_migrate, or run the role graphite_web once with graphite_web_database as it was.",
+    Kind.UNREACHABLE: "See to the server, or correct database (in the role graphite_web, graphite_web_database). Nothing was changed.",
+    Kind.ENGINE: "Use SQLite or PostgreSQL, or, in the role graphite_web, set graphite_web_database_move to false to start without"
+    " content.",
+    Kind.NEWER_DATABASE: "Nothing was changed.",
+    Kind.MOVE: "Run again when the cause is gone.",
 }
 
 
@@ -170,18 +173,18 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    application = Application(module)
     try:
-        found = application.ask("survey", target=module.params["database"])
-        moved = {**found, "target_rows": found["source_rows"] if found["needed"] else found["target_rows"], "aside": None}
-        if found["needed"] and not module.check_mode:
-            moved = application.ask("move", target=module.params["database"])
+        with Application(module, target=module.params["database"]) as application:
+            found = application.ask("survey")
+            moved = {**found, "target_rows": found["source_rows"] if found["needed"] else found["target_rows"], "aside": None}
+            if found["needed"] and not module.check_mode:
+                moved = application.ask("move")
     except ApplicationError as error:
-        if error.kind == "not_installed" and module.check_mode:
+        if error.kind is Kind.NOT_INSTALLED and module.check_mode:
             module.warn(f"Cannot look into the databases before graphite-web and what its database needs are installed: {error}")
             module.exit_json(changed=True, source=None, target=None, aside=None)
         cure = f" {CURES[error.kind]}" if error.kind in CURES else ""
-        module.fail_json(msg=f"graphite-web: {str(error).rstrip('.')}.{cure}", kind=error.kind, stderr=error.output)
+        module.fail_json(msg=f"graphite-web: {str(error).rstrip('.')}.{cure}", **error.details)
     source = database(found["source"], found["source_rows"])
     target = database(found["target"], moved["target_rows"])
     module.exit_json(

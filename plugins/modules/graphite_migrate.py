@@ -6,11 +6,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_migrate
-short_description: Bring graphite-web's database to the schema of the installed release
+short_description: Upgrade graphite-web's database to the schema of the installed release
 version_added: 1.0.0
 description:
   - Asks Django which migrations the database lacks, and applies them.
-  - An SQLite database is copied aside before it is changed. If a migration fails, the database is put back as it was, the
+  - An SQLite database is copied before it is changed. If a migration fails, the database is restored as it was, the
     module fails, and the next run tries again. With other engines, what was applied before the failure stays.
   - Tables that are there without a record of the migrations that make them, as old releases left them, are adopted. What
     such a release did not know yet, tables or columns, is made by Django's schema editor with its indexes and defaults; no
@@ -29,7 +29,7 @@ options:
     default: default
   backup_directory:
     description:
-      - Directory for the copy of an SQLite database, writable by O(user). Without it, the directory of the database. Copies
+      - Directory for the copy of an SQLite database, writable by O(run_as). Without it, the directory of the database. Copies
         are named after the database and the time, and are never removed by this module.
     type: path
 attributes:
@@ -39,10 +39,13 @@ attributes:
   diff_mode:
     description: Shows the pending migrations before and after.
     support: full
+seealso:
+  - module: metricstack.graphite.graphite_database
+  - module: metricstack.graphite.graphite_database_move
 """
 
 EXAMPLES = r"""
-- name: Bring the database up to date
+- name: Upgrade the database
   metricstack.graphite.graphite_migrate:
 
 - name: List what is pending
@@ -50,7 +53,7 @@ EXAMPLES = r"""
   check_mode: true
   register: migration
 
-- name: Keep copies in a place of their own
+- name: Keep backup copies in a directory of their own
   metricstack.graphite.graphite_migrate:
     backup_directory: /var/backups/graphite
 """
@@ -67,11 +70,13 @@ applied:
   returned: success
   type: list
   elements: str
+  sample: [dashboard.0001_initial]
 faked:
   description: Migrations that were only recorded, because their tables were there.
   returned: success
   type: list
   elements: str
+  sample: [auth.0001_initial]
 completed:
   description: What was made for migrations whose tables were there in part, by migration; they are among RV(faked) as well.
   returned: success
@@ -90,6 +95,8 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
     Application,
     ApplicationError,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.upgrade import Upgrade, upgrade
 
 
 def main() -> None:
@@ -101,28 +108,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    application = Application(module)
-    database = module.params["database"]
-    result: dict = {"applied": [], "faked": [], "completed": {}, "backup_file": None}
     try:
-        pending = application.ask("pending", database=database)["pending"]
-        remaining = [] if module.check_mode else pending
-        if pending and not module.check_mode:
-            result.update(application.ask("migrate", database=database, backup_directory=module.params["backup_directory"]))
-            remaining = application.ask("pending", database=database)["pending"]
+        with Application(module) as application:
+            done = upgrade(application, module.params["database"], module.params["backup_directory"], module.check_mode)
     except ApplicationError as error:
-        if error.kind == "not_installed" and module.check_mode:
+        if error.kind is Kind.NOT_INSTALLED and module.check_mode:
             module.warn(f"Cannot list what is pending before graphite-web is installed: {error}")
-            module.exit_json(changed=True, pending=[], **result)
-        module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
-    if remaining:
-        module.fail_json(msg=f"graphite-web: still pending after the migration: {', '.join(remaining)}", **result)
-    module.exit_json(
-        changed=bool(pending),
-        pending=pending,
-        diff={"before": {"pending": pending}, "after": {"pending": remaining}},
-        **result,
-    )
+            module.exit_json(changed=True, **Upgrade([], []).result)
+        module.fail_json(msg=f"graphite-web: {error}", **error.details)
+    if done.remaining:
+        module.fail_json(msg=f"graphite-web: still pending after the migration: {', '.join(done.remaining)}", **done.result)
+    module.exit_json(changed=bool(done.pending), diff=done.diff, **done.result)
 
 
 if __name__ == "__main__":

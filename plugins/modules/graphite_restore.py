@@ -154,11 +154,11 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
     Application,
     ApplicationError,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.accounts import GRAPHITE_WEB_USER
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree
 
 STAGE = ".graphite-restore"
-# Makes an account for those who are not logged in, whenever it needs one.
-GRAPHITE_WEB_USER = "default"
 
 
 class Restore:
@@ -213,11 +213,12 @@ class Restore:
 
     def _names(self) -> dict:
         try:
-            reply = Application(self._module).ask("read_names")
+            with Application(self._module) as application:
+                reply = application.ask("read_names")
         except ApplicationError as error:
             # A damaged database is a reason to restore one; one that does not answer may hold anything.
-            damaged = error.kind == "database" and re.search("malformed|not a database", str(error))
-            if error.kind == "no_schema" or damaged or (error.kind == "not_installed" and self._module.check_mode):
+            damaged = error.kind is Kind.DATABASE and re.search("malformed|not a database", str(error))
+            if error.kind is Kind.NO_SCHEMA or damaged or (error.kind is Kind.NOT_INSTALLED and self._module.check_mode):
                 return {"users": [], "dashboards": []}
             raise
         if reply["vendor"] != self.manifest["database"]["vendor"]:
@@ -277,15 +278,14 @@ class Restore:
         return configuration
 
     def _load_database(self, copy: str) -> None:
-        application = Application(self._module)
         dump = None
         if self.manifest["database"]["vendor"] != "sqlite":
             dump = os.path.join(self._module.params["directory"], f"database.before-restore-{self._stamp}")
             with open(dump, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as target:
-                application.ask("dump", descriptor=target.fileno())
+                self._ask("dump", target.fileno())
         try:
             with open(copy, "rb") as source:
-                aside = application.ask("load", descriptor=source.fileno())["aside"] or dump
+                aside = self._ask("load", source.fileno())["aside"] or dump
         except ApplicationError:
             if dump:
                 os.unlink(dump)  # the database is as it was
@@ -293,6 +293,10 @@ class Restore:
         if aside:
             self.aside["database"] = aside
         shutil.rmtree(os.path.dirname(copy))
+
+    def _ask(self, action: str, descriptor: int) -> dict:
+        with Application(self._module, descriptor=descriptor) as application:
+            return application.ask(action, descriptor=descriptor)
 
     def _put_secret_key(self, copy: str, path: str) -> None:
         if not os.path.exists(copy) or (os.path.exists(path) and _content(copy) == _content(path)):
@@ -434,7 +438,7 @@ def main() -> None:
     except tree.TreeBusyError:
         fail(f"Another run is at work on {module.params['whisper_directory']}; wait until it has ended.")
     except ApplicationError as error:
-        fail(f"graphite-web: {error}", kind=error.kind, stderr=error.output)
+        fail(f"graphite-web: {error}", **error.details)
     except (BackupError, tree.LeaseError, OSError) as error:
         fail(f"Not restored: {error}")
     module.exit_json(changed=True, **result)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_user
-short_description: A user of graphite-web exists with these flags and this password, or does not exist
+short_description: Manage graphite-web users
 version_added: 1.0.0
 description:
   - Creates, changes and deletes users in graphite-web's database.
@@ -16,12 +16,12 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.content.users
 options:
   name:
     description:
-      - Login name.
+      - Login name. Required without O(users).
     type: str
-    required: true
   password:
     description:
       - Password. Required to create a user; without it, that of an existing user stays.
@@ -63,6 +63,9 @@ attributes:
   diff_mode:
     description: Shows the flags, and whether the password matches; never the password.
     support: full
+seealso:
+  - module: metricstack.graphite.graphite_database
+  - module: metricstack.graphite.graphite_dashboard
 """
 
 EXAMPLES = r"""
@@ -73,18 +76,41 @@ EXAMPLES = r"""
     email: admin@example.org
     superuser: true
 
-- name: Let somebody go
+- name: Manage several users in one call
+  metricstack.graphite.graphite_user:
+    users:
+      - name: admin
+        password: "{{ vault_graphite_admin_password }}"
+        superuser: true
+      - name: alice
+        state: absent
+
+- name: Remove a user
   metricstack.graphite.graphite_user:
     name: alice
     state: absent
 """
 
 RETURN = r"""
-user:
-  description: The user as it is now (in check mode, as it would be); null if there is none.
+users:
+  description: The users as they are now (in check mode, as they would be), in the order of the options.
   returned: success
-  type: dict
+  type: list
+  elements: dict
+  sample:
+    - name: admin
+      state: present
+      email: admin@example.org
+      superuser: true
+      staff: true
+      active: true
   contains:
+    name:
+      description: Login name.
+      type: str
+    state:
+      description: Whether the user exists; an absent one has none of the keys that follow.
+      type: str
     email:
       description: E-mail address.
       type: str
@@ -100,6 +126,12 @@ user:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.accounts import (
+    USER_SPEC,
+    USERS_SPEC,
+    AccountError,
+    bring_accounts,
+)
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
     Application,
@@ -107,80 +139,26 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
 )
 
 
-def wanted_user(parameters: dict, current: dict | None) -> dict | None:
-    """Return the user as the parameters describe it, or ``None`` for one that must not be there."""
-    if parameters["state"] == "absent":
-        return None
-    email = parameters["email"]
-    if email is None:
-        email = current["email"] if current else ""
-    staff = parameters["superuser"] if parameters["staff"] is None else parameters["staff"]
-    return {"email": email, "superuser": parameters["superuser"], "staff": staff, "active": parameters["active"]}
-
-
-def password_to_set(parameters: dict, current: dict | None) -> str | None:
-    """Return the password that has to be stored, or ``None`` if the stored one stays."""
-    if current is None:
-        return parameters["password"]
-    if parameters["update_password"] == "on_create" or current["password_matches"] is not False:
-        return None
-    return parameters["password"]
-
-
-def shown(user: dict | None, password_changes: bool, after: bool) -> dict:
-    """Return what a diff shows of a user."""
-    if user is None:
-        return {"state": "absent"}
-    flags = {name: value for name, value in user.items() if name != "password_matches"}
-    return {"state": "present", **flags, "password": "as given" if after or not password_changes else "other"}
-
-
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            **DJANGO_ARGUMENT_SPEC,
-            "name": {"type": "str", "required": True},
-            "password": {"type": "str", "no_log": True},
-            "update_password": {
-                "type": "str",
-                "choices": ["always", "on_create"],
-                "default": "always",
-                "no_log": False,
-            },
-            "email": {"type": "str"},
-            "superuser": {"type": "bool", "default": False},
-            "staff": {"type": "bool"},
-            "active": {"type": "bool", "default": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        },
+        argument_spec={**DJANGO_ARGUMENT_SPEC, **USER_SPEC, "users": USERS_SPEC},
+        mutually_exclusive=[("name", "users")],
+        required_one_of=[("name", "users")],
         supports_check_mode=True,
     )
-    application = Application(module)
-    name, password = module.params["name"], module.params["password"]
+    users = [module.params] if module.params["users"] is None else module.params["users"]
     try:
-        try:
-            current = application.ask("read_user", name=name, password=password)["user"]
-        except ApplicationError as error:
-            if not (module.check_mode and error.kind in ("not_installed", "no_schema")):
-                raise
-            current = None
-        wanted = wanted_user(module.params, current)
-        if wanted is not None and current is None and not password:
-            module.fail_json(msg=f"User '{name}' does not exist yet and cannot be created without a password; give one.")
-        new_password = password_to_set(module.params, current) if wanted is not None else None
-        kept = {key: value for key, value in current.items() if key != "password_matches"} if current else None
-        changed = kept != wanted or new_password is not None
-        if changed and not module.check_mode:
-            application.ask("write_user", name=name, wanted=wanted, password=new_password)
+        with Application(module) as application:
+            accounts = bring_accounts(application, users, module.check_mode)
+    except AccountError as error:
+        module.fail_json(msg=str(error))
     except ApplicationError as error:
-        module.fail_json(msg=f"graphite-web: {error}", kind=error.kind, stderr=error.output)
+        module.fail_json(msg=f"graphite-web: {error}", **error.details)
+    differing = [account for account in accounts if account.differs]
     module.exit_json(
-        changed=changed,
-        user=wanted,
-        diff={
-            "before": shown(current, new_password is not None, after=False),
-            "after": shown(wanted, new_password is not None, after=True),
-        },
+        changed=bool(differing),
+        users=[account.result for account in accounts],
+        diff=[account.diff for account in differing],
     )
 
 

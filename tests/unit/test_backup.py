@@ -303,7 +303,7 @@ class Host:
         self.database.parent.mkdir()
         self.key.parent.mkdir()
         self.key.write_text("old key\n")
-        self.django = {"python": sys.executable, "python_path": [str(root)], "user": getpass.getuser()}
+        self.django = {"python": sys.executable, "python_path": [str(root)], "run_as": getpass.getuser()}
         assert run_module("graphite_migrate", **self.django)["changed"]
         self.user("alice")
         self.sql("INSERT INTO dashboard_dashboard (name, state) VALUES ('shop', '{}')")

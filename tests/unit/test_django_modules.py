@@ -101,7 +101,7 @@ class Project:
             "python": sys.executable,
             "python_path": [str(self.root)],
             "settings": "application.settings",
-            "user": getpass.getuser(),
+            "run_as": getpass.getuser(),
             **arguments,
         }
         return self.run_module(module, *flags, **arguments)
@@ -274,7 +274,9 @@ def test_a_user_is_created_once_and_changed_only_where_it_differs(migrated):
     assert migrated.sql("SELECT username FROM auth_user") == []
     created = migrated.module("graphite_user", **alice)
     assert created["changed"]
-    assert created["user"] == {"email": "a@example.org", "superuser": True, "staff": True, "active": True}
+    assert created["users"] == [
+        {"name": "alice", "state": "present", "email": "a@example.org", "superuser": True, "staff": True, "active": True}
+    ]
     (stored,) = migrated.sql("SELECT password FROM auth_user")
     assert not migrated.module("graphite_user", **alice)["changed"]
     assert migrated.sql("SELECT password FROM auth_user") == [stored]

@@ -64,8 +64,7 @@ def test_validation_alone_judges_the_same_variables(role):
 
 
 def test_constants_are_private_to_the_role(role):
-    public = {"graphite_web": {"graphite_web_site"}}.get(role.name, set())
-    names = set(load(role / "vars" / "main.yml")) - public
+    names = set(load(role / "vars" / "main.yml"))
     assert all(name.startswith(f"__{role.name}_") for name in names), names
 
 

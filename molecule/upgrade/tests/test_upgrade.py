@@ -149,7 +149,7 @@ def test_site_yml_brings_the_stack_after_it(playbook, run_module):
     status, output = playbook("site.yml")
     assert status == 0, output
     # The two releases have the same migrations.
-    migrated = run_module("graphite_migrate", "--check", user="_graphite", python_path=["/etc/graphite"])
+    migrated = run_module("graphite_migrate", "--check", run_as="_graphite", python_path=["/etc/graphite"])
     assert migrated["pending"] == [], migrated
 
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""The files that graphite-web is configured with, as they are and as they are wanted. This file is private to the collection."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import string
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import manual_settings
+
+SETTINGS_ARGUMENT_SPEC: dict = {
+    "path": {"type": "path", "default": "/etc/graphite/local_settings.py"},
+    "content": {"type": "str", "required": True, "no_log": True},
+    "secret_key": {"type": "str", "no_log": True},
+    "secret_key_file": {"type": "path", "default": "/etc/graphite/secret_key", "no_log": False},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
+    },
+    "wsgi_script": {"type": "path"},
+}
+
+
+def read(path: str) -> str | None:
+    """Return the content of a file, or ``None``."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+class SettingsFiles:
+    """The settings, the secret key, and the files beside them."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        parameters = module.params
+        self.path: str = parameters["path"]
+        self.key_path: str = parameters["secret_key_file"]
+        self.current = read(self.path)
+        self.manual = manual_settings.examine(self.path, self.current or "", parameters["content"], parameters["python"])
+        self.sources: dict[str, str] = {item["path"]: item["content"] for item in parameters["files"]}
+        self.sources[self.path] = parameters["content"]
+        self.key_origin, self.key = self._wanted_key(parameters["secret_key"])
+
+    def _wanted_key(self, given: str | None) -> tuple[str, str | None]:
+        """Return where the key comes from, and a key that is not in its file yet."""
+        stored = (read(self.key_path) or "").strip()
+        if given is not None:
+            return "given", None if stored == given.strip() else given.strip()
+        if stored:
+            return "kept", None
+        if self.manual.secret_key is not None:
+            return "adopted", self.manual.secret_key
+        return "generated", "".join(secrets.choice(string.ascii_letters + string.digits) for _position in range(64))
+
+    @property
+    def differing(self) -> dict[str, str]:
+        """The sources that are not in their files yet, by path; the settings are the last."""
+        return {path: content for path, content in self.sources.items() if read(path) != content}
+
+    @property
+    def candidate(self) -> dict:
+        """Arguments that let an ``Application`` load what is wanted instead of what is in the files."""
+        secret_key = None if self.key is None else {"path": self.key_path, "content": self.key}
+        return {"sources": self.differing, "secret_key": secret_key}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every file has its content."""
+        return self.key is None and not self.differing
+
+
+def replace_file(path: str, content: str, uid: int, gid: int, mode: int) -> None:
+    """Give a file a content, an owner and a mode at once."""
+    incoming = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
+    if os.path.lexists(incoming):
+        os.unlink(incoming)  # of a run that was killed
+    descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode("utf-8", "surrogateescape"))
+            stream.flush()
+            os.fchown(descriptor, uid, gid)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.replace(incoming, path)
+    except BaseException:
+        os.unlink(incoming)
+        raise
