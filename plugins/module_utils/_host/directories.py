@@ -13,11 +13,11 @@ import pwd
 import stat
 from collections.abc import Iterator
 
-# What ProtectHome=, PrivateTmp=, PrivateDevices= and the kernel hide from a sandboxed unit (systemd.exec(5)).
+# What ProtectHome=, PrivateTmp=, PrivateDevices= and the kernel hide from a sandboxed unit (systemd.exec(5)). A directory that is
+# itself below a home is mounted into the unit; a link that leads there is not.
+HOMES = ("/home", "/root", "/run/user")
 HIDDEN = {
-    "/home": "ProtectHome",
-    "/root": "ProtectHome",
-    "/run/user": "ProtectHome",
+    **dict.fromkeys(HOMES, "ProtectHome"),
     "/tmp": "PrivateTmp",
     "/var/tmp": "PrivateTmp",
     "/dev": "PrivateDevices",
@@ -37,7 +37,7 @@ def directory_problems(variable: str, path: str, user: str) -> list[str]:
             return [f"{begin} {parent} is {kind}. Move {parent} away, or choose another directory."]
     real = os.path.realpath(path)
     hidden = hidden_by(real)
-    if hidden:
+    if hidden and not (hidden in HOMES and is_below(os.path.normpath(path), hidden)):
         leads = f"it leads to {real}, which" if real != path else "it"
         return [
             f"{begin} {leads} is below {hidden}, which the sandbox of the service hides ({HIDDEN[hidden]} in its unit). Choose another"

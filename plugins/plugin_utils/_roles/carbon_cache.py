@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon import retention
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_duration
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import (
@@ -30,6 +31,8 @@ OWNED_SETTINGS = (
     "CACHE_QUERY_INTERFACE",
     "CACHE_QUERY_PORT",
     "LOCAL_DATA_DIR",
+    "PICKLE_RECEIVER_INTERFACE",
+    "UDP_RECEIVER_INTERFACE",
 )
 
 
@@ -66,6 +69,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
+        *_receiver_problems(variables["settings"], variables["instances"]),
         *_prune_problems(variables["prune"], variables["whisper_directory"]),
     ]
 
@@ -104,6 +108,19 @@ def _settings_problems(settings: dict) -> list[str]:
         if not re.match(r"[A-Z][A-Z0-9_]*\Z", name) or isinstance(value, (dict, list)) or "\n" in str(value):
             problems.append(f"carbon_cache_settings has {name}: {value}; give an upper-case name and a value on one line.")
     return problems
+
+
+def _receiver_problems(settings: dict, instances: list[dict]) -> list[str]:
+    """Refuse receivers that all instances would open on the same port: a series would land in any of their caches."""
+    if len(instances) < 2:
+        return []
+    shared = [name for name in ("PICKLE_RECEIVER_PORT",) if str(settings.get(name, 0)) not in ("0", "")]
+    shared += [name for name in ("ENABLE_UDP_LISTENER",) if boolean(settings.get(name, False), strict=False)]
+    return [
+        f"carbon_cache_settings has {name}: {settings[name]}, and carbon_cache_instances has {len(instances)} instances, which would share"
+        " the port; leave the setting out, or keep one instance."
+        for name in shared
+    ]
 
 
 def _prune_problems(prune: dict, whisper_directory: str) -> list[str]:
