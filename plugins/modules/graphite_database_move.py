@@ -130,6 +130,7 @@ aside:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
+    DATABASE_ARGUMENT_SPEC,
     DJANGO_ARGUMENT_SPEC,
     Application,
     ApplicationError,
@@ -160,15 +161,7 @@ def main() -> None:
             "database": {
                 "type": "dict",
                 "required": True,
-                "options": {
-                    "ENGINE": {"type": "str", "required": True},
-                    "NAME": {"type": "str", "required": True},
-                    "USER": {"type": "str", "default": ""},
-                    "PASSWORD": {"type": "str", "default": "", "no_log": True},
-                    "HOST": {"type": "str", "default": ""},
-                    "PORT": {"type": "str", "default": ""},
-                    "OPTIONS": {"type": "dict", "default": {}},
-                },
+                "options": DATABASE_ARGUMENT_SPEC,
             },
         },
         supports_check_mode=True,

@@ -26,6 +26,35 @@ options:
       - For PostgreSQL, a connection is made as the user of the database. Where the driver is not installed yet, the distribution's
         is downloaded and unpacked into a directory that is removed afterwards.
     type: dict
+    suboptions:
+      ENGINE:
+        description: Database backend.
+        type: str
+        required: true
+      NAME:
+        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(run_as).
+        type: str
+        required: true
+      USER:
+        description: User of the database server.
+        type: str
+        default: ""
+      PASSWORD:
+        description: Password of that user.
+        type: str
+        default: ""
+      HOST:
+        description: Host of the database server, or the directory of its socket.
+        type: str
+        default: ""
+      PORT:
+        description: Port of the database server.
+        type: str
+        default: ""
+      OPTIONS:
+        description: Options of the backend; not the place for secrets.
+        type: dict
+        default: {}
   imports:
     description:
       - Modules that graphite-web needs. As long as one of them does not import, the new settings are not tested.
@@ -107,6 +136,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import manual_settings, postgresql_check
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
+    DATABASE_ARGUMENT_SPEC,
     DJANGO_ARGUMENT_SPEC,
     Application,
     ApplicationError,
@@ -177,7 +207,7 @@ def main() -> None:
         argument_spec={
             **DJANGO_ARGUMENT_SPEC,
             **SETTINGS_ARGUMENT_SPEC,
-            "database": {"type": "dict"},
+            "database": {"type": "dict", "options": DATABASE_ARGUMENT_SPEC},
             "imports": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,

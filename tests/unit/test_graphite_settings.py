@@ -196,6 +196,13 @@ def test_the_examination_finds_settings_that_would_be_refused_and_changes_nothin
     assert site.state == before
 
 
+def test_a_driver_that_is_to_be_installed_is_no_problem_of_the_settings(site):
+    driver = "from django.core.exceptions import ImproperlyConfigured\nraise ImproperlyConfigured('Error loading MySQLdb module.')\n"
+    assert site.module("graphite_settings_info", content=site.content(driver))["problems"] == []
+    assert site.write(content=site.content(driver))["kind"] == "not_installed"
+    assert site.state == {}
+
+
 def test_a_host_without_the_application_would_get_it(site):
     checked = site.run_module("graphite_settings", "--check", python="/nowhere/python", content="x = 1\n", path=str(site.path))
     assert checked["changed"], checked

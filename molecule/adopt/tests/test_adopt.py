@@ -82,7 +82,7 @@ def test_the_database_has_the_schema_of_today(host, run_python):
     assert run_python(SQL, copy, "SELECT count(*) FROM sqlite_master WHERE name = 'dashboard_template'").strip() == "[(0,)]"
 
 
-def test_what_was_harmful_is_undone(host):
+def test_harmful_manual_configuration_is_reverted(host):
     users = host.run("ps -eo user:20,args | grep -E 'apache2 -k|wsgi:|carbon-cache|statsd ' | grep -v grep").stdout
     assert "www-data" in users
     assert [line.split()[1] for line in users.splitlines() if line.startswith("root ")] == ["/usr/sbin/apache2"]

@@ -117,13 +117,13 @@ def test_everything_comes_along_to_postgresql(host, http_get, login, save, conte
     as_it_was = state(host)
     status, output = run(POSTGRESQL, check=True)
     assert status == 0, output
-    assert "Would bring" in output
+    assert "Would copy" in output
     assert psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
     assert state(host) == as_it_was
     sqlite = host.file(SQLITE).sha256sum
     status, output = run(POSTGRESQL, "site.yml")
     assert status == 0, output
-    assert "Brought" in output
+    assert "Copied" in output
     assert host.file(SQLITE).sha256sum == sqlite
     # A login from before is one still.
     assert json.loads(http_get("/browser/mygraph/?path=", headers={"Cookie": cookie})[2])[0]["text"] == "saved"
@@ -132,7 +132,7 @@ def test_everything_comes_along_to_postgresql(host, http_get, login, save, conte
     status, output = run(POSTGRESQL, "site.yml")
     assert status == 0, output
     assert "changed=0" in output
-    assert "Brought" not in output
+    assert "Copied" not in output
     status, output = run(POSTGRESQL, "verify.yml")
     assert status == 0, output
 
@@ -143,7 +143,7 @@ def test_everything_comes_back_with_what_was_made_meanwhile(host, login, save, c
     rows = psql("SELECT count(*) FROM dashboard_dashboard")
     status, output = run({})
     assert status == 0, output
-    assert "Brought" in output
+    assert "Copied" in output
     assert content() == before
     assert "made meanwhile" in before["dashboards"]
     assert host.run(f"ls {SQLITE}.before-move-*").rc == 0
@@ -185,6 +185,20 @@ def test_a_database_that_cannot_be_used_is_refused_before_a_change(host, http_ge
     assert "changed=0" in output
     assert state(host) == as_it_was
     assert http_get("/version/")[0] == 200
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_user_who_may_not_create_tables_is_refused_before_a_change(host, run, psql, empty, check):
+    psql("DROP DATABASE IF EXISTS graphite WITH (FORCE)", "postgres")
+    psql("CREATE DATABASE graphite", "postgres")
+    psql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as PostgreSQL 15 and later do
+    as_it_was = state(host)
+    status, output = run(POSTGRESQL, check=check)
+    assert status != 0
+    assert "GRANT USAGE, CREATE ON SCHEMA public TO graphite;" in output
+    assert "changed=0" in output
+    assert state(host) == as_it_was
+    empty()
 
 
 def test_a_server_that_goes_away_in_the_middle(host, content, run, psql, empty):

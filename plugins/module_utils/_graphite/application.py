@@ -35,6 +35,16 @@ DJANGO_ARGUMENT_SPEC = {
     "local_settings": {"type": "str", "default": "local_settings"},
     "run_as": {"type": "str", "default": "_graphite"},
 }
+# An entry of Django's setting DATABASES.
+DATABASE_ARGUMENT_SPEC = {
+    "ENGINE": {"type": "str", "required": True},
+    "NAME": {"type": "str", "required": True},
+    "USER": {"type": "str", "default": ""},
+    "PASSWORD": {"type": "str", "default": "", "no_log": True},
+    "HOST": {"type": "str", "default": ""},
+    "PORT": {"type": "str", "default": ""},
+    "OPTIONS": {"type": "dict", "default": {}},
+}
 # Each after the ones that it imports.
 _PACKAGE = (protocol, sqlite, schema, postgresql, copies, accounts, targets, dashboards, move, loading, program)
 _LOADER = """

@@ -89,7 +89,7 @@ def unpacked_driver() -> Iterator[dict[str, str]]:
     try:
         os.chmod(directory, 0o755)
         try:
-            apt.refuse_uninstallable([_DRIVER])
+            apt.refuse_uninstallable([_DRIVER], timeout=60)
             packages, _removals = apt.plan("install", _DRIVER)
         except apt.PackageError as error:
             raise CheckError(str(error)) from error

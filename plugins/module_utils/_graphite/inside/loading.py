@@ -114,6 +114,9 @@ def check_site(connection, wsgi_script: str | None, ask_database: bool) -> dict:
 
 
 def _settings_refusal(error: Exception) -> RefusalError:
+    # As Django says that a database's driver is missing.
+    if type(error).__name__ == "ImproperlyConfigured" and str(error).startswith("Error loading"):
+        return RefusalError(Kind.NOT_INSTALLED, str(error).partition("\n")[0])
     return RefusalError(Kind.SETTINGS, f"the settings do not import: {type(error).__name__}: {error}. {_innermost(error)}".rstrip())
 
 
