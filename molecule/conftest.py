@@ -158,10 +158,10 @@ def carbon_stopped(host, wait_until):
 def run_ansible():
     """Run a command of Ansible with the inventory of the scenarios; return its exit status, its output and its errors."""
 
-    def run(command, *arguments, collections=ROOT / ".ansible" / "collections", **variables):
+    def run(command, *arguments, **variables):
         environment = {
             **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(collections),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORCE_COLOR": "0",
             **variables,
@@ -177,11 +177,9 @@ def run_ansible():
 def playbook(run_ansible):
     """Run a playbook against the host; return its exit status and its output."""
 
-    def run(playbook, variables=None, check=False, collections=ROOT / ".ansible" / "collections", ansible="ansible-playbook"):
-        # A name with dots is one of an installed collection.
-        path = ROOT / "playbooks" / playbook if str(playbook).endswith(".yml") else playbook
+    def run(playbook, variables=None, check=False):
         options = ["-e", json.dumps(variables or {})] + (["--check"] if check else [])
-        status, output, errors = run_ansible(ansible, path, *options, collections=collections)
+        status, output, errors = run_ansible("ansible-playbook", ROOT / "playbooks" / playbook, *options)
         return status, output + errors
 
     return run

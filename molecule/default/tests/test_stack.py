@@ -7,10 +7,7 @@ from __future__ import annotations
 import re
 import socket
 import struct
-import subprocess
-import sysconfig
 import time
-import venv
 from urllib.parse import urlencode
 
 import pytest
@@ -74,28 +71,6 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
         if protocol == "tcp":
             with socket.socket() as outside:
                 assert (outside.connect_ex((address(), port)) == 0) == (port == 80), port
-
-
-@pytest.fixture(scope="session")
-def oldest_ansible(tmp_path_factory):
-    """Return the ansible-playbook of the oldest ansible-core that meta/runtime.yml admits, with nothing else beside it."""
-    environment = tmp_path_factory.mktemp("ansible")
-    venv.create(environment, with_pip=True)
-    (oldest,) = re.findall(r'requires_ansible: ">=(.+)\.0"', (ROOT / "meta" / "runtime.yml").read_text())
-    subprocess.run([environment / "bin" / "pip", "install", "--quiet", f"ansible-core=={oldest}.*"], check=True)
-    return environment / "bin" / "ansible-playbook"
-
-
-def test_the_installed_artefact_finds_nothing_to_change_with_the_oldest_ansible(playbook, tmp_path, oldest_ansible):
-    subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", tmp_path, ROOT], check=True, capture_output=True)
-    (artefact,) = tmp_path.glob("*.tar.gz")
-    install = ["ansible-galaxy", "collection", "install", "--force", "--offline", "--collections-path", tmp_path, artefact]
-    subprocess.run(install, check=True, capture_output=True)
-    # The connection to containers is no part of ansible-core; it comes from the package that development installs.
-    collections = f"{tmp_path}:{sysconfig.get_path('purelib')}"
-    status, output = playbook("metricstack.graphite.site", collections=collections, ansible=oldest_ansible)
-    assert status == 0, output
-    assert "changed=0" in output, output
 
 
 @pytest.mark.parametrize("unit", ["carbon-cache@a.service", "statsd.service"])
