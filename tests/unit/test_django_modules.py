@@ -434,3 +434,28 @@ def test_a_backend_that_is_not_there_is_named(moving):
     arguments = {"database": {"ENGINE": "nowhere.backend", "NAME": "x"}}
     assert "nowhere" in moving.module("graphite_database_move", **arguments)["msg"]
     assert moving.module("graphite_database_move", "--check", **arguments)["changed"]
+
+
+def test_several_users_are_written_together_or_not_at_all(migrated):
+    users = [{"name": "alice", "password": "first-word"}, {"name": "bob", "password": "second-word", "superuser": True}]
+    refused = migrated.module("graphite_user", users=[*users, {"name": "carol"}])
+    assert "carol" in refused["msg"]
+    assert migrated.sql("SELECT * FROM auth_user") == []
+    created = migrated.module("graphite_user", users=users)
+    assert [user["superuser"] for user in created["users"]] == [False, True]
+    assert "word" not in created["shown_diff"].replace("password", "")
+    result = migrated.module("graphite_user", users=[users[0], {"name": "bob", "state": "absent"}])
+    assert result["changed"]
+    assert migrated.sql("SELECT username FROM auth_user") == [("alice",)]
+
+
+def test_schema_and_users_are_brought_in_one_call(project):
+    users = [{"name": "alice", "password": "first-word"}]
+    checked = project.module("graphite_database", "--check", users=users)
+    assert checked["changed"], checked
+    assert "things.0001_initial" in checked["pending"]
+    assert list(project.database.parent.iterdir()) == []
+    first = project.module("graphite_database", users=users)
+    assert first["applied"] == first["pending"] == checked["pending"], first
+    assert project.sql("SELECT username FROM auth_user") == [("alice",)]
+    assert not project.module("graphite_database", users=users)["changed"]
