@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -329,7 +330,8 @@ class Restore:
     @contextlib.contextmanager
     def _stage(self):
         """Open the directory beside the tree that is only root's, whoever owns the directory above."""
-        assert self._whisper is not None
+        if self._whisper is None:
+            raise ValueError("a stage is only for a tree of whisper files")
         path = os.path.join(os.path.dirname(self._whisper), STAGE)
         for _attempt in range(2):
             with contextlib.suppress(FileExistsError):

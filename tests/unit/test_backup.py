@@ -312,8 +312,10 @@ class Host:
         assert self.run_module("graphite_user", name=name, password="first-word", **self.django)["changed"]
 
     def sql(self, statement):
-        with closing(sqlite3.connect(self.database)) as connection, connection:
-            return connection.execute(statement).fetchall()
+        with closing(sqlite3.connect(self.database)) as connection:
+            rows = connection.execute(statement).fetchall()
+            connection.commit()
+            return rows
 
     @property
     def arguments(self):

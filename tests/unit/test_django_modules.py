@@ -107,8 +107,10 @@ class Project:
         return self.run_module(module, *flags, **arguments)
 
     def sql(self, statement, database=None):
-        with closing(sqlite3.connect(database or self.database)) as connection, connection:
-            return connection.execute(statement).fetchall()
+        with closing(sqlite3.connect(database or self.database)) as connection:
+            rows = connection.execute(statement).fetchall()
+            connection.commit()
+            return rows
 
     def use(self, database):
         self.settings.write_text(

@@ -169,7 +169,7 @@ def test_who_never_ends(info, listener):
         connection.recv(1000)
         connection.sendall(b"health: up\n")
         connection.recv(1000)
-        for _ in range(30):
+        for _number in range(30):
             connection.sendall(b"uptime: 1\n")
             time.sleep(0.1)
 

@@ -33,7 +33,7 @@ def test_good_packets_pass_as_they_are(statsd):
 
 def test_a_reset_connection_does_not_end_the_process(statsd):
     one = statsd("tcp")
-    for _ in range(5):
+    for _number in range(5):
         stream = socket.create_connection(("127.0.0.1", one.port))
         stream.sendall(b"tcp.before:1|c\n" * 2000)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

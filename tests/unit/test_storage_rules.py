@@ -39,8 +39,8 @@ def test_archives_are_those_that_whisper_reads(text):
 def test_archives_are_refused_exactly_when_whisper_refuses_them():
     choose = random.Random(1)
     verdicts = {True: 0, False: 0}
-    for _ in range(3000):
-        archives = [(choose.choice([1, 5, 10, 25, 60, 300]), choose.choice([1, 6, 12, 60, 720])) for _ in range(choose.randint(1, 3))]
+    for _number in range(3000):
+        archives = [(choose.choice([1, 5, 10, 25, 60, 300]), choose.choice([1, 6, 12, 60, 720])) for _number in range(choose.randint(1, 3))]
         try:
             whisper.validateArchiveList(list(archives))
             accepted = True
@@ -60,10 +60,10 @@ PATTERNS = ["^", "$", ".*", ".+", "a", "ab", r"\.", "b", "[ab]", "(a|b)", "a*", 
 
 def test_a_rule_is_called_dead_only_if_no_name_reaches_it():
     choose = random.Random(2)
-    names = ["".join(choose.choice("aAb.") for _ in range(choose.randint(1, 5))) for _ in range(400)]
+    names = ["".join(choose.choice("aAb.") for _number in range(choose.randint(1, 5))) for _number in range(400)]
     dead = 0
-    for _ in range(4000):
-        earlier, later = ("".join(choose.choice(PATTERNS) for _ in range(choose.randint(1, 3))) for _ in range(2))
+    for _number in range(4000):
+        earlier, later = ("".join(choose.choice(PATTERNS) for _number in range(choose.randint(1, 3))) for _number in range(2))
         try:
             if not swallows(earlier, later):
                 continue

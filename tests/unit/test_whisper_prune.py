@@ -191,7 +191,7 @@ def test_to_an_archive(tree, series, tmp_path, file_system, place):
     assert moved.read_bytes() == content
     assert (result["pruned"], result["directories"], names(tree)) == (1, 2, [])
     assert (moved.parent.stat().st_uid, moved.parent.stat().st_mode & 0o777) == (4321, 0o755)
-    for _ in range(2):
+    for _number in range(2):
         series("a/b/dead", point=101)
         run(tree, archive_directory=str(archive))
     assert names(archive) == ["a", "a/b", "a/b/dead.wsp", "a/b/dead.wsp.1", "a/b/dead.wsp.2"]
@@ -449,7 +449,7 @@ def test_carbon_may_make_and_remove_series_during_a_run(tree, series):
     for writer in writers:
         writer.start()
     try:
-        for _ in range(3):
+        for _number in range(3):
             prune(str(tree), "90d", max_share=1)
     finally:
         stop.set()

@@ -24,7 +24,7 @@ NEW = [(10, 2160), (60, 8640), (600, 8640)]
 DAY = 86400
 
 
-def make(path, archives=OLD, points=(), method="average", factor=0.5, **options):
+def make(path, archives=tuple(OLD), points=(), method="average", factor=0.5, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     whisper.create(str(path), archives, factor, method, **options)
     for archive_points in points:

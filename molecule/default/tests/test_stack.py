@@ -61,7 +61,7 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
     listening = {}
     for line in host.run("ss -Hlntu").stdout.splitlines():
         protocol, _state, _receive, _send, local = line.split()[:5]
-        bound, _, port = local.rpartition(":")
+        bound, _colon, port = local.rpartition(":")
         listening[protocol, int(port)] = bound
     documented = documented_ports()
     assert set(listening) == set(documented)

@@ -113,7 +113,8 @@ class Backups:
         unfinished = f"{name}{UNFINISHED}.{os.getpid()}"
         command = ["import-tar", "--chunker-params", CHUNKER, f"{self.repository}::{unfinished}", "-"]
         with self._start(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdin is not None
+            if process.stdin is None:
+                raise RuntimeError("a process started with a pipe has no pipe")
             try:
                 yield process.stdin
                 process.stdin.close()

@@ -73,7 +73,8 @@ class CarbonLink:
         return self._receive(length)
 
     def _receive(self, length: int) -> bytes:
-        assert self._socket is not None
+        if self._socket is None:
+            raise OSError("the connection is closed")
         received = bytearray()
         while len(received) < length:
             part = self._socket.recv(min(length - len(received), 1 << 20))

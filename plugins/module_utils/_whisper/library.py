@@ -8,6 +8,8 @@ import sys
 import traceback
 from importlib import metadata
 
+__all__ = ["WHISPER_ERROR", "version", "whisper"]
+
 # Where the role graphite_venv leads to. The distribution's packages come first.
 _SEARCHED = [*sys.path, "/opt/graphite/venv/site-packages"]
 
