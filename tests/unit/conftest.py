@@ -7,21 +7,32 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import callback_loader, init_plugin_loader
+from ansible.release import __version__ as ansible_version
+from ansible.template import Templar
 
 ROOT = Path(__file__).resolve().parents[2]
+# As ansible's own commands do, before anything of the collection is imported: its filters can then be used in templates.
+init_plugin_loader([str(ROOT / ".ansible" / "collections")])
 SIMULATED_NODE_23 = "delete require('util').log;"
 
 
 @pytest.fixture(scope="session")
-def run_module():
-    """Run a module of the collection on this machine as Ansible does; return its result, with the diff as a user sees it."""
+def run_by_ansible():
+    """Run a module or an action of the collection on this machine through the command ``ansible``; return its result, and its output.
 
-    def run(module: str, /, *flags: str, **arguments: object) -> dict:
+    This takes seconds. ``run_module`` is for the module alone, and test_front_door.py checks that both give the same.
+    """
+
+    def run(module: str, /, *flags: str, **arguments: object) -> tuple[dict, str]:
         result = subprocess.run(
             ["ansible", "localhost", "--diff", *flags, "-m", f"metricstack.graphite.{module}", "-a", json.dumps(arguments)],
             cwd=ROOT,
@@ -30,12 +41,111 @@ def run_module():
             text=True,
             check=False,
         )
-        if "password" in arguments:
-            assert str(arguments["password"]) not in result.stdout + result.stderr
-        diff, _arrow, answer = result.stdout.partition(" => ")
-        return {**json.loads(answer), "shown_diff": diff}
+        diff, arrow, answer = result.stdout.partition(" => ")
+        assert arrow, result.stdout + result.stderr
+        return {**json.loads(answer), "shown_diff": diff}, result.stdout + result.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def diff_as_shown():
+    """Return what a user sees of the diff in a module's result, from the code of Ansible that prints it."""
+    callback = callback_loader.get("ansible.builtin.minimal")
+    callback.set_options()
+    callback.set_option("result_format", "json")
+    return callback._get_diff
+
+
+@pytest.fixture(scope="session")
+def run_module(run_by_ansible, diff_as_shown, tmp_path_factory):
+    """Run a module of the collection in a process of its own, with the arguments that Ansible gives it; return its result.
+
+    The flags are ``--check`` and ``-vvv``, with which its invocation stays in it. The diff is also there as a user sees it. What has
+    an action runs through ``ansible``.
+    """
+    temporary = tmp_path_factory.mktemp("remote_tmp")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".ansible" / "collections"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(module: str, /, *flags: str, **arguments: object) -> dict:
+        assert set(flags) <= {"--check", "-vvv"}
+        if (ROOT / "plugins" / "action" / f"{module}.py").exists():
+            result, output = run_by_ansible(module, *flags, **arguments)
+        else:
+            internal = {
+                "check_mode": "--check" in flags,
+                "diff": True,
+                "module_name": f"metricstack.graphite.{module}",
+                "remote_tmp": str(temporary),
+                "verbosity": 3 if "-vvv" in flags else 0,
+                "version": ansible_version,
+            }
+            request = {"ANSIBLE_MODULE_ARGS": {**arguments, **{f"_ansible_{name}": value for name, value in internal.items()}}}
+            process = subprocess.run(
+                [sys.executable, ROOT / "plugins" / "modules" / f"{module}.py"],
+                input=json.dumps(request),
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            output = process.stdout + process.stderr
+            assert process.stdout.strip().startswith("{"), output
+            result = json.loads(process.stdout)
+            result.pop("failed", None)  # Ansible tells it otherwise
+            if "-vvv" not in flags:
+                result.pop("invocation", None)
+            result = {"changed": False, **result, "shown_diff": diff_as_shown(result["diff"]) if "diff" in result else ""}
+        if "password" in arguments:
+            assert str(arguments["password"]) not in output
+        return result
+
+    return run
+
+
+class RoleValidation:
+    """Validates variables as a role does before anything else: its argument spec, then the tasks of its validate.yml.
+
+    The role's own files are read and its expressions templated by Ansible's code, in this process and without a play.
+    """
+
+    def __init__(self) -> None:
+        self._loader = DataLoader()
+        self._roles = sorted(path.name for path in (ROOT / "roles").iterdir())
+        self._variables: dict = {"inventory_hostname": "web1", "groups": {"all": ["web1"], "ungrouped": ["web1"]}, "group_names": []}
+        for role in self._roles:
+            self._variables |= self._load(role, "defaults/main.yml") | self._load(role, "vars/main.yml")
+
+    def _load(self, role: str, path: str):
+        return self._loader.load_from_file(str(ROOT / "roles" / role / path), trusted_as_template=True) or {}
+
+    def value(self, name: str, variables: dict) -> object:
+        """Return the value that a variable of a role has with these set."""
+        return Templar(loader=self._loader, variables={**self._variables, **variables}).template(self._variables[name])
+
+    def problems(self, role: str, variables: dict) -> list[str]:
+        """Return the messages with which the role refuses the variables; those of the inventory, with no others set."""
+        variables = {**self._variables, "role_path": str(ROOT / "roles" / role), **variables}
+        templar = Templar(loader=self._loader, variables=variables)
+        options = self._load(role, "meta/argument_specs.yml")["argument_specs"]["validate"]["options"]
+        given = {name: templar.template(variables[name]) for name in options if name in variables}
+        messages = ArgumentSpecValidator(options).validate(given).error_messages
+        if messages:
+            return messages
+        for task in self._load(role, "tasks/validate.yml"):
+            assert set(task) <= {"name", "ansible.builtin.assert", "vars"}, "a kind of task that this cannot run"
+            local = Templar(loader=self._loader, variables={**variables, **task.get("vars", {})})
+            conditions = task["ansible.builtin.assert"]["that"]
+            for condition in conditions if isinstance(conditions, list) else [conditions]:
+                if not local.evaluate_conditional(condition):
+                    return [local.template(task["ansible.builtin.assert"]["fail_msg"])]
+        return []
+
+
+@pytest.fixture(scope="session")
+def role_validation():
+    return RoleValidation()
 
 
 @pytest.fixture
@@ -94,7 +204,7 @@ class StatsD:
         command = ["node", *[f"--require=./{file}" for file in requires], "node_modules/statsd/stats.js", directory / "config.js"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=release, stdout=log, stderr=log)
-        for _ in range(100):
+        for _number in range(100):
             if self.process.poll() is not None or self.ask("health"):
                 break
             time.sleep(0.1)
@@ -121,7 +231,7 @@ class StatsD:
 
     def counts(self, name, value):
         """Wait until the counter has the value."""
-        for _ in range(50):
+        for _number in range(50):
             if f"{name}: {value}" in self.ask("counters").replace("'", ""):
                 return True
             if self.process.poll() is not None:

@@ -283,7 +283,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 class Host:
     """A host with whisper files, a database and a repository, and the modules on it."""
 
-    def __init__(self, root, run_module, tree):
+    def __init__(self, root, run_module, tree, database=None):
         self.root = root
         self.whisper = root / "whisper"
         self.backups = root / "backups"
@@ -304,6 +304,9 @@ class Host:
         self.key.parent.mkdir()
         self.key.write_text("old key\n")
         self.django = {"python": sys.executable, "python_path": [str(root)], "run_as": getpass.getuser()}
+        if database is not None:
+            shutil.copyfile(database, self.database)
+            return
         assert run_module("graphite_migrate", **self.django)["changed"]
         self.user("alice")
         self.sql("INSERT INTO dashboard_dashboard (name, state) VALUES ('shop', '{}')")
@@ -371,12 +374,18 @@ def children(parent, word):
     return [int(number) for number in found.split()]
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory, run_module):
+    """Return a database that the modules have made once; tests take copies."""
+    return Host(tmp_path_factory.mktemp("database"), run_module, None).database
+
+
 @pytest.fixture
-def host(tmp_path, run_module, tree):
+def host(tmp_path, run_module, tree, database):
     now = int(time.time())
     for number in range(5):
         tree(f"app.{number}", [(now - 600 + second, second * number) for second in range(500)])
-    return Host(tmp_path, run_module, tree)
+    return Host(tmp_path, run_module, tree, database)
 
 
 def test_what_was_there_comes_back(host):

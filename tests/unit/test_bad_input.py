@@ -2,8 +2,9 @@
 # Copyright: metricstack maintainers
 """Bad input is refused by name before any host is contacted.
 
-The only host of these runs cannot be reached: a run that got as far as touching it would end with `unreachable`
-instead of the message that is looked for.
+What a role refuses is asked of the role's validation without a play. What takes several roles or hosts, and one case of each
+kind, goes through the playbooks. Their only host cannot be reached: a run that got as far as touching it would end with
+`unreachable` instead of the message that is looked for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def schema(retentions: str, name: str = "stats", pattern: str = r"^stats\.") -> 
     return {"name": name, "pattern": pattern, "retentions": retentions}
 
 
+# Refused by the validation of one role.
 CASES = {
     "malformed retention": (
         {"carbon_cache_storage_schemas": [schema("10s:6h,1m-6d")]},
@@ -89,7 +91,6 @@ CASES = {
         {"carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 2003}]},
         ["carbon_cache_instances", "2003"],
     ),
-    "port of another service": ({"graphite_web_port": 2003}, ["graphite_web_port", "carbon_cache_instances", "2003"]),
     "same place for two sites": (
         {"apache_wsgi_sites": [{"name": "other", "wsgi_script": "/other.wsgi", "user": "other", "group": "other"}]},
         ["apache_wsgi_sites", "other", "graphite"],
@@ -108,6 +109,10 @@ CASES = {
         ["graphite_web_users", "alice", "password"],
     ),
     "unused for no time": ({"carbon_cache_prune": {"unused_for": "0d"}}, ["carbon_cache_prune", "unused_for", "0d"]),
+}
+# Refused because of what several roles have.
+STACK_CASES = {
+    "port of another service": ({"graphite_web_port": 2003}, ["graphite_web_port", "carbon_cache_instances", "2003"]),
     "flush interval that is not the finest retention": (
         {"statsd_flush_interval": 60000},
         ["statsd_flush_interval", "60000", "10000"],
@@ -141,7 +146,26 @@ def site(tmp_path_factory):
     return run
 
 
+# An argument spec and a list of problems, which are all the ways in which a role refuses something.
+FRONT_DOOR_CASES = {name: CASES[name] for name in ("unknown state", "port used twice")} | STACK_CASES
+
+
 @pytest.mark.parametrize(("variables", "named"), CASES.values(), ids=CASES.keys())
+def test_refused_by_name(role_validation, variables, named):
+    """As playbooks/validate.yml asks the roles, one after the other."""
+    sites = [role_validation.value("graphite_web_site", variables), *variables.get("apache_wsgi_sites", [])]
+    messages = []
+    for role in ("carbon_cache", "graphite_web", "apache_wsgi", "statsd", "graphite_venv"):
+        messages += role_validation.problems(role, {**variables, "apache_wsgi_sites": sites} if role == "apache_wsgi" else variables)
+    assert any(all(word in message for word in named) for message in messages), messages
+
+
+def test_a_good_inventory_is_not_refused(role_validation):
+    for role in sorted(path.parent.name for path in ROOT.glob("roles/*/meta")):
+        assert role_validation.problems(role, {}) == []
+
+
+@pytest.mark.parametrize(("variables", "named"), FRONT_DOOR_CASES.values(), ids=FRONT_DOOR_CASES.keys())
 def test_refused_by_name_before_the_first_contact(site, variables, named):
     output = site(variables)
     assert "UNREACHABLE" not in output, output

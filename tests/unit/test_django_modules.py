@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -139,19 +140,35 @@ def project(tmp_path, run_module):
     return Project(tmp_path, run_module)
 
 
-@pytest.fixture
-def migrated(project):
+@pytest.fixture(scope="module")
+def migrated_database(tmp_path_factory, run_module):
+    """Return a database with all tables, which the modules have made once; tests take copies."""
+    project = Project(tmp_path_factory.mktemp("migrated"), run_module)
     assert project.module("graphite_migrate")["changed"]
+    return project.database
+
+
+@pytest.fixture(scope="module")
+def database_with_a_user(tmp_path_factory, run_module, migrated_database):
+    project = Project(tmp_path_factory.mktemp("moving"), run_module)
+    shutil.copyfile(migrated_database, project.database)
+    assert project.module("graphite_user", name="alice", password="first-word")["changed"]
+    return project.database
+
+
+@pytest.fixture
+def migrated(project, migrated_database):
+    shutil.copyfile(migrated_database, project.database)
     return project
 
 
 @pytest.fixture
-def moving(migrated):
-    migrated.module("graphite_user", name="alice", password="first-word")
-    migrated.sql("UPDATE auth_user SET id = 7")
-    migrated.sql("INSERT INTO auth_user_user_permissions (user_id, permission_id) SELECT 7, max(id) FROM auth_permission")
-    migrated.sql("INSERT INTO things_thing (name) VALUES ('first')")
-    return Moving(migrated)
+def moving(project, database_with_a_user):
+    shutil.copyfile(database_with_a_user, project.database)
+    project.sql("UPDATE auth_user SET id = 7")
+    project.sql("INSERT INTO auth_user_user_permissions (user_id, permission_id) SELECT 7, max(id) FROM auth_permission")
+    project.sql("INSERT INTO things_thing (name) VALUES ('first')")
+    return Moving(project)
 
 
 def test_check_mode_lists_what_is_pending_and_creates_nothing(project):
