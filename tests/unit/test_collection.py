@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,10 +30,32 @@ def load(path: str):
     return yaml.safe_load((ROOT / path).read_text())
 
 
+def released(since: dict[str, str]) -> set[str]:
+    """Return what came with a release that there is; what comes with the next one is added to the changelog with it."""
+    return {name for name, version in since.items() if version in load("changelogs/changelog.yaml")["releases"]}
+
+
+def fragments() -> str:
+    return "".join(path.read_text() for path in (ROOT / "changelogs" / "fragments").glob("*.yml"))
+
+
 def test_the_changelog_names_every_module_and_filter():
     releases = load("changelogs/changelog.yaml")["releases"].values()
-    assert {module["name"] for release in releases for module in release.get("modules", [])} == MODULES
-    assert {plugin["name"] for release in releases for plugin in release.get("plugins", {}).get("filter", [])} == FILTERS
+    modules = {module["name"] for release in releases for module in release.get("modules", [])}
+    filters = {plugin["name"] for release in releases for plugin in release.get("plugins", {}).get("filter", [])}
+    module_since = {}
+    for name in MODULES:
+        (module_since[name],) = re.findall(r"(?m)^version_added: (\S+)$", (ROOT / "plugins" / "modules" / f"{name}.py").read_text())
+    assert released(module_since) - modules == set()
+    filter_since = {name: load(f"plugins/filter/{name}.yml")["DOCUMENTATION"]["version_added"] for name in FILTERS}
+    assert released(filter_since) - filters == set()
+    # What is there no more has a fragment that says what to write instead.
+    assert {name for name in (modules - MODULES) | (filters - FILTERS) if name not in fragments()} == set()
+
+
+def test_readme_tables_are_up_to_date():
+    result = subprocess.run([sys.executable, ROOT / "script" / "docs", "--check"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_modules_with_the_same_options_share_their_defaults():
