@@ -21,9 +21,7 @@ def tracked(*patterns: str) -> list[Path]:
 
 def test_every_source_file_names_its_licence():
     patterns = ["roles/**.yml", "playbooks/**.yml", "molecule/**.yml", "meta/**.yml", "script/*", "*.py", "*.j2", "*.sh", "*.js", "*.go"]
-    files = [
-        path for path in tracked(*patterns) if "adopt" not in path.parts or "files" not in path.parts
-    ]
+    files = [path for path in tracked(*patterns) if "adopt" not in path.parts or "files" not in path.parts]
     assert len(files) > 200
     lacking = [path for path in files if path.read_text() and "SPDX-License-Identifier: " not in path.read_text()[:600]]
     assert [str(path.relative_to(ROOT)) for path in lacking] == []

@@ -26,7 +26,7 @@ DAY = 86400
 
 def make(path, archives=tuple(OLD), points=(), method="average", factor=0.5, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    whisper.create(str(path), archives, factor, method, **options)
+    whisper.create(str(path), list(archives), factor, method, **options)
     for archive_points in points:
         whisper.update_many(str(path), archive_points)
     return path
