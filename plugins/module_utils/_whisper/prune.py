@@ -488,16 +488,16 @@ def main() -> int:
     try:
         result = prune(**vars(arguments))
     except PruneError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # pylint: disable=ansible-bad-function  # a program of its own, as below
         return 1
-    print(
+    print(  # pylint: disable=ansible-bad-function
         "{0} {pruned} of {series} series ({bytes} bytes) and {directories} directories;"
         " kept {busy} in use and {corrupt} that cannot be judged".format("Would prune" if arguments.check else "Pruned", **result)
     )
     for kept in result["corrupt_files"]:
-        print(f"{kept['path']}: {kept['reason']}")
+        print(f"{kept['path']}: {kept['reason']}")  # pylint: disable=ansible-bad-function
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main())  # pylint: disable=ansible-bad-function

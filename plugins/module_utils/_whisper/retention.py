@@ -145,7 +145,7 @@ class Surveyor:
         with self.opened(entry) as judged:
             if judged is None:
                 return
-            _descriptor, status, header, shape = judged
+            _descriptor, status, header, shape = judged  # pylint: disable=unpacking-non-sequence  # it is None only before
             rule = report.rules.setdefault(shape.rule, Counter())
             size = whisper_size(list(shape.archives))
             rule["series"] += 1
@@ -267,7 +267,7 @@ class Reshaper(Surveyor):
         with self.opened(entry) as judged:
             if judged is None:
                 return
-            descriptor, status, header, shape = judged
+            descriptor, status, header, shape = judged  # pylint: disable=unpacking-non-sequence
             if header.archives != shape.archives:
                 if (whisper_size(list(shape.archives)) > status.st_size) == growing:
                     self._replace(entry, descriptor, header, shape)
