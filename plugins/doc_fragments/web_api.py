@@ -19,6 +19,10 @@ options:
       - Time to wait for the answer, in seconds.
     type: int
     default: 30
+  host_header:
+    description:
+      - Name of the site to ask for, if O(url) has an address; sent as the Host header of the request. By default, the name in O(url).
+    type: str
   url_username:
     description:
       - User name for HTTP basic authentication.

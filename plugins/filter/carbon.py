@@ -12,7 +12,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.reten
     parse_retentions,
     whisper_size,
 )
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
     config_value,
     prune_program,
@@ -61,7 +60,6 @@ def whisper_retention_report(result: dict) -> str:
 class FilterModule:
     def filters(self) -> dict:
         return {
-            "carbon_cache_capacity_problems": capacity_problems,
             "carbon_config_value": config_value,
             "carbon_retentions": carbon_retentions,
             "whisper_prune_program": prune_program,

@@ -24,6 +24,11 @@ options:
       - Directory for the copy of an SQLite database that is made before it is upgraded, writable by O(run_as). Without it, the
         directory of the database. Copies are never removed by this module.
     type: path
+  wsgi_script:
+    description:
+      - Script that a web server would load, to be loaded before anything else together with all URL patterns, so that an application
+        that does not work with its packages any more is found out. Without it, neither is loaded.
+    type: path
 attributes:
   check_mode:
     description: Lists what is pending and what would change, and refuses what would be refused; changes nothing.
@@ -120,6 +125,15 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.ins
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.upgrade import Upgrade, upgrade
 
 
+def check_site(module: AnsibleModule, application: Application) -> None:
+    """Load what a web server would load; without an application in check mode, there is nothing to load."""
+    try:
+        application.ask("check_site", wsgi_script=module.params["wsgi_script"], ask_database=False)
+    except ApplicationError as error:
+        if not (error.kind is Kind.NOT_INSTALLED and module.check_mode):
+            raise
+
+
 def upgraded(module: AnsibleModule, application: Application) -> Upgrade:
     """Upgrade the schema; without an application in check mode, everything is pending."""
     try:
@@ -139,6 +153,7 @@ def main() -> None:
         argument_spec={
             **DJANGO_ARGUMENT_SPEC,
             "backup_directory": {"type": "path"},
+            "wsgi_script": {"type": "path"},
             "users": USERS_SPEC,
             "dashboards": DASHBOARDS_SPEC,
         },
@@ -147,6 +162,8 @@ def main() -> None:
     result: dict = {}
     try:
         with Application(module) as application:
+            if module.params["wsgi_script"]:
+                check_site(module, application)
             schema = upgraded(module, application)
             result.update(changed=bool(schema.pending) and not module.check_mode, **schema.result)
             accounts = bring_accounts(application, module.params["users"] or [], module.check_mode)

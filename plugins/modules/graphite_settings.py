@@ -14,7 +14,8 @@ description:
     script and its URL patterns, and its database is asked for its state. Settings that do not load, a database that does not
     answer, and one that is newer than the installed release are refused; graphite-web alone would go on with its default
     settings and another database. The new content travels on standard input and is in no file until it has passed.
-  - Where all files have their content, the module still makes sure that graphite-web loads with them.
+  - Where all files have their content, the module still makes sure that graphite-web loads with them, unless O(test_unchanged) is
+    false.
   - The secret key is O(secret_key), or else the one in O(secret_key_file), or else the one of a manually edited
     C(local_settings.py) unless that is weak, or else a new one. It never leaves the host.
 author:
@@ -26,6 +27,11 @@ options:
   backup:
     description:
       - Whether to keep the old content of O(path) beside it, with the time in its name.
+    type: bool
+    default: true
+  test_unchanged:
+    description:
+      - Whether to load graphite-web as well where all files have their content already.
     type: bool
     default: true
   test_database:
@@ -79,7 +85,9 @@ secret_key:
   type: str
   sample: kept
 tested:
-  description: Whether graphite-web could be loaded; false in check mode on a host that does not have it yet.
+  description:
+    - Whether graphite-web was loaded; false in check mode on a host that does not have it yet, and where O(test_unchanged) is false and
+      nothing changes.
   returned: success
   type: bool
   sample: true
@@ -166,16 +174,17 @@ def main() -> None:
             **SETTINGS_ARGUMENT_SPEC,
             "backup": {"type": "bool", "default": True},
             "test_database": {"type": "bool", "default": True},
+            "test_unchanged": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
     files = SettingsFiles(module)
-    tested = load(module, files)
+    tested = load(module, files) if module.params["test_unchanged"] or not files.is_complete else False
     changed = list(files.differing) + [files.key_path] * (files.key is not None)
     result: dict = {"tested": tested, "secret_key": files.key_origin, "diff": diff(files), "backup_file": None}
     if not module.check_mode:
         result["backup_file"] = write(module, files)
-    if tested:
+    if tested or files.is_complete:
         for path, wanted in attributes(module, files).items():
             if read(path) is not None:
                 arguments = module.load_file_common_arguments({"path": path, **wanted})

@@ -161,6 +161,42 @@ options:
             type: list
             elements: path
             default: []
+      whisper_capacity:
+        description: Series that the host is going to store, whose files must fit on the file system.
+        type: dict
+        suboptions:
+          directory:
+            description: Directory of the whisper files.
+            type: path
+            required: true
+          expected_series:
+            description: Number of series, as the variable C(carbon_cache_expected_series) has it.
+            type: raw
+            required: true
+          storage_schemas:
+            description: Rules, as the variable C(carbon_cache_storage_schemas) has them.
+            type: list
+            elements: dict
+            required: true
+      ownership:
+        description: Directories whose content is to belong to a user. Returned in RV(foreign_owned) where something does not.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: The directory, or a symbolic link to it.
+            type: path
+            required: true
+          user:
+            description: Name of the user.
+            type: str
+            required: true
+          exclude:
+            description: Directories in it that are somebody else's business.
+            type: list
+            elements: path
+            default: []
       users:
         description: Users that the component runs as, each with a group of the same name.
         type: list
@@ -304,6 +340,20 @@ kernel_settings:
   returned: success
   type: dict
   sample: {net.core.rmem_max: "212992"}
+foreign_owned:
+  description:
+    - Directories of O(components[].ownership) that do not exist, or in which a directory or a file without a second name belongs to
+      somebody else.
+  returned: success
+  type: list
+  elements: str
+  sample: [/var/lib/graphite]
+readonly_kernel_settings:
+  description: Those of the settings that cannot be changed from the host, as in a container.
+  returned: success
+  type: list
+  elements: str
+  sample: [net.core.rmem_max]
 """
 
 import os
@@ -343,6 +393,15 @@ COMPONENT = {
         recursive={"type": "bool", "default": False},
         writable={"type": "list", "elements": "path", "default": []},
     ),
+    "whisper_capacity": {
+        "type": "dict",
+        "options": {
+            "directory": PATH,
+            "expected_series": {"type": "raw", "required": True},
+            "storage_schemas": {"type": "list", "elements": "dict", "required": True},
+        },
+    },
+    "ownership": _list_of(path=PATH, user=TEXT, exclude={"type": "list", "elements": "path", "default": []}),
     "users": TEXTS,
     "time_zones": _list_of(variable=TEXT, name=TEXT),
     "paths": {"type": "list", "elements": "path", "default": []},
@@ -379,6 +438,8 @@ def main() -> None:
         missing_groups=requirements.missing_groups(users),
         paths=[path for path in paths if os.path.exists(path)],
         kernel_settings={name: requirements.read_kernel_setting(name) for name in settings},
+        foreign_owned=[entry["path"] for component in components for entry in component["ownership"] if not requirements.is_owned(entry)],
+        readonly_kernel_settings=[name for name in settings if not requirements.is_writable_kernel_setting(name)],
     )
 
 

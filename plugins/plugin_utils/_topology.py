@@ -255,11 +255,17 @@ class HostView:
         return {
             "host": host,
             "carbon_host": carbon["host"],
+            "public_name": self._public_name(host),
             "local_url": f"http://127.0.0.1:{port}",
             "public_url": f"http://{_in_url(self._inventory.public_address(host))}:{port}",
             "carbonlink_hosts": carbonlink_hosts(carbon["instances"], carbon["address"]) if linked is None else linked,
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
         }
+
+    def _public_name(self, host: str) -> str:
+        """Return the name by which graphite-web is asked for: Django answers to no host name with an underscore."""
+        name = self._value(host, "graphite_web_server_name") or host
+        return name if re.match(r"[A-Za-z0-9.-]+\Z", name) else self._inventory.public_address(host)
 
     def sites(self) -> list[dict]:
         """Return the sites of Apache, as far as they can be told from the inventory: graphite-web's, and those of the user."""

@@ -17,6 +17,7 @@ WEB_API_ARGUMENT_SPEC: dict = {
     "url": {"type": "str", "default": "http://127.0.0.1"},
     "timeout": {"type": "int", "default": 30},
     # These and validate_certs are names that fetch_url reads from the module's parameters.
+    "host_header": {"type": "str"},
     "url_username": {"type": "str"},
     "url_password": {"type": "str", "no_log": True},
     "force_basic_auth": {"type": "bool", "default": False},
@@ -36,12 +37,13 @@ class WebApi:
 
     def ask(self, path: str, data: str | None = None, content_type: str | None = None) -> bytes:
         """Return what ``path`` answers; ``data`` is posted if it is given."""
+        headers = {"Content-Type": content_type, "Host": self._module.params["host_header"]}
         response, info = fetch_url(
             self._module,
             self._module.params["url"].rstrip("/") + path,
             data=data,
             method="GET" if data is None else "POST",
-            headers=None if content_type is None else {"Content-Type": content_type},
+            headers={name: value for name, value in headers.items() if value is not None},
             timeout=self._module.params["timeout"],
             use_proxy=self._module.params["use_proxy"],
         )
@@ -49,6 +51,7 @@ class WebApi:
             body = info.get("body") or b""
             self._module.fail_json(
                 msg=f"{self._address(path)} answered {info['status']}: {info['msg']}",
+                status=info["status"],
                 # What went wrong stands at the end of graphite-web's pages.
                 body=(body.decode("utf-8", "replace") if isinstance(body, bytes) else body)[-2000:],
             )

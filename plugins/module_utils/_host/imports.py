@@ -13,7 +13,8 @@ import json
 import subprocess
 import sys
 import traceback
-from unittest.mock import MagicMock
+import types
+from typing import ClassVar
 
 # Modules that Python has dropped and programs of the time before still import, by the package that has them; and one that
 # packages forgot to depend on. The names are Debian's and Ubuntu's.
@@ -28,6 +29,17 @@ CURES = {
     "six": "python3-six",
     "telnetlib": "python3-zombie-telnetlib",
 }
+
+
+class _Placeholder(types.ModuleType):
+    """Stands for a missing module, and for whatever is read from it, called or inherited."""
+
+    __path__: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {"__init__": lambda self, *_arguments, **_keywords: None})
 
 
 def examine(names: list[str]) -> dict:
@@ -45,7 +57,7 @@ def examine(names: list[str]) -> dict:
                 if top not in missing:
                     missing.append(top)
                 # A placeholder, so that the import goes on and shows which others are missing.
-                sys.modules[absent] = MagicMock(__path__=[], __spec__=None)
+                sys.modules[absent] = _Placeholder(absent)
             except Exception:
                 # The placeholder of a missing module may not be enough.
                 return {"missing": missing, "error": "" if missing else _traceback()}

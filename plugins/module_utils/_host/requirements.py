@@ -10,7 +10,9 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from concurrent.futures import ThreadPoolExecutor
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, by_hand, directories, imports, time_zones
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import port_holders
@@ -53,6 +55,7 @@ class Examination:
                 self.problems += directories.directory_problems(entry["variable"], entry["path"], entry["user"])
                 if entry["recursive"]:
                     self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
+            self.problems += _capacity_problems(component["whisper_capacity"])
             self.problems += component["problems"]
             self.problems += [entry["message"] for entry in component["conditional_problems"] if not _any_exists(entry["unless_exists"])]
         self.problems = list(dict.fromkeys(self.problems))
@@ -114,13 +117,17 @@ class Examination:
                 self._add_missing(component["component"], packages)
 
     def _examine_imports(self) -> None:
+        questions = []
         for component in self._components:
-            name = component["component"]
             for wanted in component["imports"]:
                 if self._lacking(needed_packages(component)) or not os.path.exists(wanted["python"]):
-                    self.unverified.append(name)
-                    continue
-                answer = imports.ask(wanted["python"], wanted["modules"])
+                    self.unverified.append(component["component"])
+                else:
+                    questions.append((component["component"], wanted))
+        # Each is a process of its own, which takes half a second.
+        with ThreadPoolExecutor() as pool:
+            answers = pool.map(lambda question: imports.ask(question[1]["python"], question[1]["modules"]), questions)
+            for (name, wanted), answer in zip(questions, answers):
                 if answer["error"]:
                     self.problems.append(f"{wanted['python']} cannot import {', '.join(wanted['modules'])}: {answer['error']}")
                 if answer["missing"]:
@@ -177,6 +184,26 @@ def missing_groups(names: list[str]) -> list[str]:
     return [name for name in names if not _is_known(grp.getgrnam, name)]
 
 
+def _capacity_problems(capacity: dict | None) -> list[str]:
+    """Return a message if the files of the expected series do not fit."""
+    if not capacity or not capacity["expected_series"]:
+        return []
+    directory = existing = capacity["directory"]
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    status = os.statvfs(existing)
+    free = status.f_bavail * status.f_frsize
+    arguments = capacity["expected_series"], capacity["storage_schemas"], directory, free
+    # A walk over a million files takes its time: not where everything would fit beside them.
+    return capacity_problems(*arguments) and capacity_problems(*arguments, _bytes_below(directory))
+
+
+def _bytes_below(directory: str) -> int:
+    """Return the bytes that files below a directory take on its file system."""
+    output = run(["du", "--summarize", "--one-file-system", "--dereference-args", "--block-size=1", directory]).stdout
+    return int(output.partition("\t")[0] or 0)
+
+
 def _is_known(lookup, name: str) -> bool:
     try:
         lookup(name)
@@ -192,3 +219,19 @@ def read_kernel_setting(name: str) -> str:
             return stream.read().strip()
     except OSError:
         return ""
+
+
+def is_writable_kernel_setting(name: str) -> bool:
+    """Tell whether a setting of sysctl(8) can be changed from here; a container has most of them read only."""
+    return os.access(os.path.join("/proc/sys", *name.split(".")), os.W_OK)
+
+
+def is_owned(entry: dict) -> bool:
+    """Tell whether everything in a directory belongs to its user; a file with several names may be somebody else's."""
+    path, user = entry["path"], entry["user"]
+    if not os.path.isdir(path) or not _is_known(pwd.getpwnam, user):
+        return False
+    excluded = [word for directory in entry["exclude"] for word in ("-path", directory, "-prune", "-o")]
+    foreign = ["!", "-user", user, "(", "-type", "d", "-o", "-links", "1", ")", "-print", "-quit"]
+    # A symbolic link at the path itself is followed, and none below it.
+    return run(["find", "-H", path, *excluded, *foreign]).stdout == ""
