@@ -14,7 +14,6 @@ import subprocess
 import sys
 import traceback
 import types
-from typing import ClassVar
 
 # Modules that Python has dropped and programs of the time before still import, by the package that has them; and one that
 # packages forgot to depend on. The names are Debian's and Ubuntu's.
@@ -34,7 +33,9 @@ CURES = {
 class _Placeholder(types.ModuleType):
     """Stands for a missing module, and for whatever is read from it, called or inherited."""
 
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []  # a package, for modules are imported from it
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
