@@ -36,15 +36,15 @@ VERBS = frozenset(
     Bootstrap Break Build Cache Calculate Cancel Change Check Choose Clean Clear Clone Close Collect Combine Commit Compare Compile
     Compress Compute Configure Connect Convert Copy Count Create Deactivate Decide Define Delete Deploy Describe Detect Determine
     Disable Display Download Drain Draw Drop Edit Empty Enable Encrypt End Ensure Examine Exclude Execute Expire Export Extract Fail
-    Fence Fetch Fill Find Finish Follow Force Forget Format Gather Generate Get Give Grant Group Hand Identify Ignore Import Include Increase
-    Index Infer Initialize Insert Inspect Install Keep Kill Learn Leave Limit Link List Load Lock Log Look Make Map Mark Mask
-    Measure Mention Merge Migrate Mirror Mount Move Name Note Obtain Open Optimize Order Own Pack Parse Pass Pause Pin Ping Plan
-    Plot Poll Populate Post Prepare Print Probe Prove Provide Prune Publish Pull Purge Push Put Query Reach Read Rebalance Reboot
-    Rebuild Receive Recognise Recognize Record Reduce Refresh Refuse Register Reject Reload Remember Remove Rename Render Repair
-    Replace Report Request Require Reserve Reset Reshape Resolve Restart Restore Resume Retrieve Retry Return Revert Revoke Roll
-    Rotate Run Sample Save Say Scale Scan See Select Send Serve Set Show Sign Simulate Sort Split Stage Start Stop Store Strip
-    Survey Suspend Switch Sync Synchronize Take Tell Terminate Test Transfer Trust Try Tune Turn Unlink Unload Unlock Unmask Unmount
-    Unpack Update Upgrade Upload Use Validate Verify View Wait Warn Watch Wipe Write
+    Fence Fetch Fill Find Finish Follow Force Forget Format Gather Generate Get Give Grant Group Hand Identify Ignore Import
+    Include Increase Index Infer Initialize Insert Inspect Install Keep Kill Learn Leave Limit Link List Load Lock Log Look Make
+    Map Mark Mask Measure Mention Merge Migrate Mirror Mount Move Name Note Obtain Open Optimize Order Own Pack Parse Pass Pause
+    Pin Ping Plan Plot Poll Populate Post Prepare Print Probe Prove Provide Prune Publish Pull Purge Push Put Query Reach Read
+    Rebalance Reboot Rebuild Receive Recognise Recognize Record Reduce Refresh Refuse Register Reject Reload Remember Remove
+    Rename Render Repair Replace Report Request Require Reserve Reset Reshape Resolve Restart Restore Resume Retrieve Retry
+    Return Revert Revoke Roll Rotate Run Sample Save Say Scale Scan See Select Send Serve Set Show Sign Simulate Sort Split
+    Stage Start Stop Store Strip Survey Suspend Switch Sync Synchronize Take Tell Terminate Test Transfer Trust Try Tune Turn
+    Unlink Unload Unlock Unmask Unmount Unpack Update Upgrade Upload Use Validate Verify View Wait Warn Watch Wipe Write
     """,
     )
 )
