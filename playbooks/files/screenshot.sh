@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
 #
-# screenshot.sh URL TARGET: lets a headless Chromium draw the page at URL and keeps what it looks like in TARGET (PNG).
+# screenshot.sh URL TARGET: takes a screenshot of the page at URL with headless Chromium, and writes it to TARGET (PNG).
 set -eu
 rm -f "$2"
 python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=30)' "$1" 2> /dev/null || {

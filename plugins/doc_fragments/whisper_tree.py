@@ -17,7 +17,7 @@ options:
     default: /var/lib/graphite/whisper
   carbon_stopped:
     description:
-      - Says that nothing writes to the files. Needed on file systems without leases, such as NFS; elsewhere leases tell what
+      - Says that nothing writes to the files. Needed on file systems without leases, such as NFS; elsewhere leases show what
         carbon is doing.
     type: bool
     default: false

@@ -45,14 +45,14 @@ def whisper_retention_report(result: dict) -> str:
         lines.append(
             f"{result['differing'] + result['relabelling']} of {result['series']} series do not have what carbon_cache_storage_schemas and"
             f" carbon_cache_storage_aggregations give them: {', '.join(parts)}. Carbon applies rules to new series only. Set"
-            " carbon_cache_existing_data to reshape to bring these to the rules with their points;"
+            " carbon_cache_existing_data to reshape to rewrite these files and keep their points;"
             f" that needs {bytes_to_human(result['bytes_needed'])} of the {bytes_to_human(result['bytes_available'])} that are free."
         )
     if result["corrupt"]:
         first = result["corrupt_files"][0]
         lines.append(
             f"{result['corrupt']} files are no whisper files, such as {first['path']} ({first['reason']}), and carbon cannot write"
-            " to them. The module whisper_retention sets them aside with set_aside_corrupt."
+            " to them. The module whisper_retention renames them with set_aside_corrupt."
         )
     return " ".join(lines)
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apache_info
-short_description: Examine Apache's configuration and the ports that it would listen on
+short_description: Gather information about Apache's configuration and ports
 version_added: 2.0.0
 description:
-  - Reads Apache's enabled configuration, as Debian and Ubuntu lay it out, and the sockets of the host, and returns what they mean for
-    sites to add. Where Apache is not installed yet, the configuration of the package is taken for granted.
-  - A port in use and a port that Apache is told of twice do not fail Apache's own test of its configuration, but end Apache.
+  - Reads Apache's enabled configuration in the layout of Debian and Ubuntu, and the sockets of the host, and returns the
+    consequences for sites to add. If Apache is not installed yet, the module assumes the configuration of the package.
+  - Apache's own C(configtest) does not detect a port that is in use or that two C(Listen) directives name, but Apache fails to start.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -23,7 +23,7 @@ options:
     default: []
   disable_default_site:
     description:
-      - Whether the placeholder page of the package is going to be disabled, unless somebody has changed it.
+      - Whether the default site of the package is going to be disabled, unless its file or its page has been modified.
     type: bool
     default: false
   directory:
@@ -80,7 +80,7 @@ shadows:
   elements: str
   sample: ["/etc/apache2/sites-enabled/000-all.conf (line 1) answers with a redirect for a.example in place of site 'graphite'. ..."]
 listens:
-  description: Arguments of the C(Listen) directives that each site has to bring, so that Apache is told everything once; by site.
+  description: Arguments of the C(Listen) directives for the file of each site, so that each address is configured once; by site.
   returned: success
   type: dict
   sample: {graphite: ["8080"]}
@@ -103,7 +103,7 @@ elsewhere:
       type: int
       sample: 5
 unused_listens:
-  description: Packaged C(Listen) directives that no site needs, on ports that somebody else holds.
+  description: C(Listen) directives of the package that no site needs, on ports that another process uses.
   returned: success
   type: list
   elements: dict
@@ -140,7 +140,7 @@ enabled_modules:
   elements: str
   sample: [alias, headers, wsgi]
 default_site_changed:
-  description: Whether the placeholder page is not as the package brings it.
+  description: Whether the default site or its page differs from the package.
   returned: success
   type: bool
   sample: false

@@ -133,7 +133,7 @@ class ProbeError(Exception):
 
 
 class Probe:
-    """The probe's series on one host. Nothing is followed that somebody may have put into the tree as a link."""
+    """The probe's series on one host. Links in the tree are not followed."""
 
     def __init__(self, parameters: dict) -> None:
         self._parameters = parameters
@@ -164,7 +164,7 @@ class Probe:
                         os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
         except FileNotFoundError:
             return
-        with contextlib.suppress(OSError):  # somebody else's files may be there
+        with contextlib.suppress(OSError):  # other files may be in the directory
             os.rmdir(os.path.join(self._parameters["directory"], self._parameters["name"]))
 
     @contextlib.contextmanager

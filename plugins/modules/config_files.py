@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: config_files
-short_description: Manage a set of configuration files, and test all of them before one is replaced
+short_description: Manage a set of configuration files that are validated together
 version_added: 1.0.0
 description:
-  - Brings a set of files, directories and links to the described state in one call, where M(ansible.builtin.copy) and
-    M(ansible.builtin.file) take one or two calls for each of them.
-  - Every new content is tested before the first file is replaced, so that a mistake in one of them leaves all as they were.
+  - Manages a set of files, directories and links in one call, for which M(ansible.builtin.copy) and M(ansible.builtin.file) need
+    one or two calls each.
+  - All new contents are validated before the first file is replaced, so that an error in one file leaves all files unchanged.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -212,7 +212,7 @@ class FileSet:
                 gone.add(path)
             elif kind == "directory" and item["state"] != "directory":
                 self._module.fail_json(msg=f"{path} is a directory, where state={item['state']} is wanted; move it away.")
-            # A link that somebody else can set would give away what it points to.
+            # A link that another user can create would change the owner of its target.
             if kind in ("file", "link") and item["state"] == "directory":
                 self._module.fail_json(msg=f"{path} is a {kind}, where a directory is wanted; describe where a link points to.")
             above = os.path.dirname((missing_parents(path) or [path])[0])

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_backup
-short_description: Take a consistent backup of whisper files, graphite-web's database and configuration
+short_description: Back up whisper files, graphite-web's database and its configuration
 version_added: 1.0.0
 description:
-  - Makes an archive C(HOST-YYYY-MM-DDTHH:MM:SS) (UTC) in a Borg repository, while carbon and graphite-web run.
+  - Creates an archive C(HOST-YYYY-MM-DDTHH:MM:SS) (UTC) in a Borg repository, while carbon and graphite-web run.
   - Each whisper file is read whole while the kernel keeps writers from it (a read lease; a writer waits for a fraction of a
     millisecond), and gets the points that carbon has received and not yet written. So it holds what graphite-web would show.
   - An SQLite database is copied with SQLite's online backup, one of PostgreSQL by C(pg_dump); both copies are checked.
-  - What is unchanged since the backup before takes no room. Nothing is copied on the host but the database.
-  - A run that ends early, by a full disk or killed, leaves no backup and harms none. The next one uses what it stored.
+  - Data that has not changed since the previous backup takes no space. On the host, only the database is copied.
+  - An interrupted run, for example on a full disk, leaves no backup and damages none. The next run reuses the data that it stored.
 author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
@@ -227,7 +227,7 @@ def write_whisper(module: AnsibleModule, stream: content.Stream) -> dict | None:
 def write_database(module: AnsibleModule, stream: content.Stream) -> dict | None:
     if not module.params["database"]:
         return None
-    # A file without a name, which nobody has to remove.
+    # A file without a name, which needs no removal.
     with tempfile.TemporaryFile(dir=module.params["directory"]) as copy:
         with Application(module, descriptor=copy.fileno()) as application:
             reply = application.ask("dump", descriptor=copy.fileno())

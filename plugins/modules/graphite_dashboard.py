@@ -10,8 +10,8 @@ module: graphite_dashboard
 short_description: Manage graphite-web dashboards
 version_added: 1.0.0
 description:
-  - Creates, changes and deletes dashboards in graphite-web's database. Who owns a dashboard stays as it is.
-  - What a dashboard shows is compared, not its bytes. A browser that saves it unchanged has changed nothing.
+  - Creates, changes and deletes dashboards in graphite-web's database. The owner of a dashboard is not changed.
+  - Compares the meaning of a dashboard, not its bytes. Saving an unchanged dashboard in a browser is not a change.
   - Before anything is written, graphite-web itself checks the targets, without fetching a series. One that it could not render
     is refused, with graphite-web's message, and so is one that it would read only the beginning of, such as a function
     whose last bracket is missing. One whose parameters it calls wrong, but that it would try to render as long as its
@@ -96,7 +96,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Provide a dashboard
+- name: Create a dashboard
   metricstack.graphite.graphite_dashboard:
     name: Web shop
     from: -6hours
@@ -110,12 +110,12 @@ EXAMPLES = r"""
       - targets:
           - stats.timers.shop.*.latency.upper_90
 
-- name: Provide a dashboard that somebody has exported
+- name: Create a dashboard from an export
   metricstack.graphite.graphite_dashboard:
     name: Web shop
     definition: "{{ lookup('ansible.builtin.file', 'shop.json') }}"
 
-- name: Provide several
+- name: Manage several dashboards
   metricstack.graphite.graphite_dashboard:
     dashboards:
       - name: Web shop
@@ -148,7 +148,7 @@ dashboards:
       description: End of the time range of its graphs.
       type: str
     range:
-      description: The time range as the page words it.
+      description: The time range as the page displays it.
       type: str
     width:
       description: Width of each graph in pixels.

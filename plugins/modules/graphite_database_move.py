@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_database_move
-short_description: Copy everything in graphite-web's database to another database
+short_description: Copy the content of graphite-web's database to another database
 version_added: 1.0.0
 description:
   - Copies users, permissions, dashboards with their owners, events, saved graphs, tags, short URLs and sessions, with their
@@ -17,7 +17,7 @@ description:
   - The database in use stays as it is, and in use. Let the settings name the other one, and have graphite-web reloaded;
     what graphite-web writes between the copy and that is in the old database only.
   - If there is nothing to copy because the database in use has no content, or because it is the same one, the module only
-    tells whether O(database) can be used.
+    checks that O(database) can be used.
 author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:

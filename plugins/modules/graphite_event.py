@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_event
-short_description: An event is in graphite-web, such as a deployment to show in graphs
+short_description: Create events in graphite-web
 version_added: 1.0.0
 description:
   - Posts an event to graphite-web, unless it is there already. The render API draws events of a tag as lines over the
     whole height, with the target V(drawAsInfinite(events('deployment'\)\)).
-  - An event that says the same is the same event, if its time is O(when), or not more than O(within) seconds before. Others
-    are left alone, and graphite-web's API removes none.
+  - An event with the same content is regarded as the same event if its time is O(when), or at most O(within) seconds before.
+    Other events are not changed. graphite-web's API cannot delete events.
 author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:

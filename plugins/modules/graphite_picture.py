@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_picture
-short_description: A picture that graphite-web draws, as a file or as data
+short_description: Save or return a picture that graphite-web renders
 version_added: 1.0.0
 description:
-  - Lets the render API of graphite-web draw series, and keeps the picture in a file on the host that the module runs on, or
-    returns it.
-  - What answers with something else than a picture, such as a login page, is refused, and the file stays as it is.
+  - Requests a picture of series from the render API of graphite-web, and saves the picture in a file on the host that the
+    module runs on, or returns it.
+  - Fails if the answer is not a picture, such as a login page; the file is then not changed.
 author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
@@ -44,12 +44,12 @@ attributes:
     support: partial
 notes:
   - A picture changes whenever its time range moves or points arrive. One of the past does not.
-  - A target that matches nothing is not an error; graphite-web leaves it out, and if nothing is left, draws the words "No
-    Data". M(metricstack.graphite.graphite_render_info) tells.
+  - A target that matches nothing is not an error; graphite-web leaves it out, and if nothing is left, draws the text "No
+    Data". Use M(metricstack.graphite.graphite_render_info) to detect this.
 """
 
 EXAMPLES = r"""
-- name: Keep a picture of the day
+- name: Save a picture of the last day
   metricstack.graphite.graphite_picture:
     url: http://graphite.example.org
     targets:
@@ -92,7 +92,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.ren
 
 
 def keep(module: AnsibleModule, picture: bytes) -> None:
-    """Bring the file to what it is to be, and end the module."""
+    """Write the file if it differs, and end the module."""
     dest = module.params["dest"]
     current = None
     if os.path.exists(dest):

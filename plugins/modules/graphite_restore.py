@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: graphite_restore
-short_description: Bring whisper files, graphite-web's database and its secret key back from a backup
+short_description: Restore whisper files, graphite-web's database and its secret key
 version_added: 1.0.0
 description:
-  - Takes a backup that M(metricstack.graphite.graphite_backup) has made. What is on the host is set aside, not deleted.
-  - The whisper files are brought to a place beside the tree first and take its place by a rename, so that a full disk or a kill
-    leaves the tree that was there. Another run goes on from any state.
+  - Restores a backup that M(metricstack.graphite.graphite_backup) has created. Existing data on the host is renamed, not deleted.
+  - The whisper files are first extracted to a directory next to the tree, which then replaces the tree by a rename. If the disk
+    becomes full or the run is killed, the old tree remains. The next run continues from any state.
   - A host that holds newer data is refused.
 author:
   - metricstack maintainers (@metricstack)
@@ -52,7 +52,7 @@ options:
     type: path
   state:
     description:
-      - V(extracted) only brings the whisper files to their place beside the tree, which may take long and needs nothing to be
+      - V(extracted) only extracts the whisper files to the directory next to the tree, which may take long and needs nothing to be
         stopped. V(restored) does that too, unless it is done, and then puts everything in place; carbon and graphite-web must
         not run meanwhile.
     type: str
@@ -100,13 +100,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Bring the files to the host while carbon runs
+- name: Extract the whisper files while carbon runs
   metricstack.graphite.graphite_restore:
     host: metrics.example.org
     whisper_directory: /var/lib/graphite/whisper
     state: extracted
 
-- name: Put them, the users and the dashboards in place
+- name: Restore the extracted files, the users and the dashboards
   metricstack.graphite.graphite_restore:
     host: metrics.example.org
     whisper_directory: /var/lib/graphite/whisper
@@ -172,7 +172,7 @@ class Restore:
         try:
             self.manifest = json.loads(backups.read(archive, content.MANIFEST))
         except ValueError as error:
-            raise BackupError(f"{archive.name} has no {content.MANIFEST}; it is none of graphite_backup's") from error
+            raise BackupError(f"{archive.name} has no {content.MANIFEST}; it was not created by graphite_backup") from error
         self.aside: dict[str, str] = {}
         self._stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self._whisper = os.path.realpath(module.params["whisper_directory"]) if module.params["whisper_directory"] else None
@@ -344,7 +344,7 @@ class Restore:
             os.close(stage)
             shutil.rmtree(path)
         else:
-            raise BackupError(f"{path} belongs to somebody else; remove it")
+            raise BackupError(f"{path} belongs to another user; remove it")
         try:
             yield stage
         finally:
@@ -366,7 +366,7 @@ def _content(path: str) -> bytes:
 def choose(backups: Backups, host: str, name: str | None, check_mode: bool) -> Archive:
     """Return the backup of this name, or the newest of the host. Raises ``BackupError``."""
     if not backups.exists:
-        raise BackupError(f"{backups.repository} does not exist; bring the backups there")
+        raise BackupError(f"{backups.repository} does not exist; copy the backups to this directory")
     if not check_mode:
         backups.release()
     archives = backups.archives(host)
@@ -377,7 +377,7 @@ def choose(backups: Backups, host: str, name: str | None, check_mode: bool) -> A
             return archive
     if archives:
         raise BackupError(f"archive is '{name}'; the backups of {host} are {', '.join(archive.name for archive in archives)}")
-    raise BackupError(f"{backups.repository} has no backup of {host}, but of {', '.join(backups.hosts()) or 'nobody'}")
+    raise BackupError(f"{backups.repository} has no backup of {host}, only of: {', '.join(backups.hosts()) or 'no host'}")
 
 
 def restore(module: AnsibleModule, aside: dict[str, str]) -> dict:

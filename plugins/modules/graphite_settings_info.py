@@ -9,7 +9,7 @@ module: graphite_settings_info
 short_description: Gather information about graphite-web's settings on a host
 version_added: 2.0.0
 description:
-  - Compares C(local_settings.py) with the content that M(metricstack.graphite.graphite_settings) is to write, and tells what a
+  - Compares C(local_settings.py) with the content that M(metricstack.graphite.graphite_settings) is to write, and returns what a
     manually edited file would lose. The file is read and not run.
   - Finds out whether graphite-web could use the database and, where it is installed and the content differs, whether it loads with
     the new settings. What stands in the way is in RV(problems); the module does not fail because of it.
@@ -99,7 +99,7 @@ problems:
   sample:
     - "graphite_web_database: user 'graphite' may not create tables in schema 'public' of the database 'graphite', ..."
 manual:
-  description: Whether somebody has edited the settings manually.
+  description: Whether the settings have been edited manually.
   returned: success
   type: bool
   sample: true
@@ -125,7 +125,7 @@ manual_database:
   type: str
   sample: django.db.backends.sqlite3, /opt/graphite/storage/graphite.db
 database_changes:
-  description: Whether there are settings, and they name another database than O(content), or only running them would tell.
+  description: Whether there are settings, and they name another database than O(content), or this is known only by running them.
   returned: success
   type: bool
   sample: false

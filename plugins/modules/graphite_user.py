@@ -110,7 +110,7 @@ users:
       description: Login name.
       type: str
     state:
-      description: Whether the user exists; an absent one has none of the keys that follow.
+      description: Whether the user exists; an absent user has no further keys.
       type: str
     email:
       description: E-mail address.

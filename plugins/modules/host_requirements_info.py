@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_requirements_info
-short_description: Compare a host with what components require
+short_description: Compare a host with the requirements of components
 version_added: 2.0.0
 description:
   - Looks once, for all components of a host, for everything that would end their installation midway, and returns it as messages that
@@ -117,12 +117,12 @@ options:
             elements: int
             required: true
           units:
-            description: Regular expression of the component's own units, whose sockets are in nobody's way.
+            description: Regular expression of the component's own units, whose sockets are not a conflict.
             type: str
             required: true
       takeover:
         description:
-          - Processes that hold a port and that the component replaces, if somebody has started them by hand. Returned in RV(by_hand).
+          - Processes that use a port and that the component replaces if they were started manually. Returned in RV(by_hand).
         type: dict
         suboptions:
           programs:

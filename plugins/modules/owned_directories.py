@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: owned_directories
-short_description: Make directories and give everything in them to one user
+short_description: Manage directories and the owner of everything in them
 version_added: 2.0.0
 description:
   - Makes directories that do not exist, with those above them, which belong to root, and gives them and everything in them to the
@@ -58,13 +58,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Give graphite-web its data and its logs
+- name: Set the owner of graphite-web's data and logs
   metricstack.graphite.owned_directories:
     paths: [/var/lib/graphite, /var/log/graphite]
     exclude: [/var/lib/graphite/whisper]
     owner: _graphite
 
-- name: Make a directory for an SQLite database
+- name: Create a directory for an SQLite database
   metricstack.graphite.owned_directories:
     create: [/srv/graphite/database]
     owner: _graphite
@@ -73,7 +73,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 given:
-  description: Paths that belonged to somebody else.
+  description: Paths that belonged to another user.
   returned: success
   type: list
   elements: str
@@ -155,7 +155,7 @@ class Giving:
                 self._give_one(name, os.path.join(shown, name), descriptor)
 
     def _give_one(self, name: str, shown: str, directory: int) -> bool:
-        """Give one inode, which cannot be exchanged for another one meanwhile; tell whether to enter it."""
+        """Give one inode, which cannot be exchanged for another one meanwhile; return whether to enter it."""
         try:
             inode = os.open(name, _LOOK, dir_fd=directory)
         except FileNotFoundError:

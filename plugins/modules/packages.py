@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: packages
-short_description: Manage the packages of components
+short_description: Install or remove the packages of components
 version_added: 2.0.0
 description:
   - Installs the packages of all components of a host in one apt transaction, and records on the host which of them were missing for

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: python_imports_info
-short_description: Find out whether an interpreter can import an application
+short_description: Check whether a Python interpreter can import modules
 version_added: 2.0.0
 description:
-  - Imports modules in a process of their own, and so finds out before a service is touched whether it could start. Ubuntu 24.04
-    has a carbon that its Python cannot import, because that Python has no module C(imp) any more.
-  - Where modules are missing that a package of the distribution is known to have, the packages are named. Anything else fails with the
-    traceback.
+  - Imports the modules in a separate process, to find out whether a service could start before the service is changed. For
+    example, Ubuntu 24.04 has a carbon that its Python cannot import, because that Python no longer has the module C(imp).
+  - Returns the packages of the distribution that are known to provide missing modules. Fails with the traceback of any other error.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -30,13 +29,13 @@ options:
     default: /usr/bin/python3
   cured:
     description:
-      - Whether the packages have been installed. If so, modules that they should have brought fail as well.
+      - Whether the packages have been installed. If so, the module also fails for modules that these packages should provide.
     type: bool
     default: false
 attributes:
   check_mode:
     description:
-      - Changes nothing, in either mode; Python is told to write no compiled files. In check mode, an interpreter that is not there
+      - Changes nothing, in either mode; Python writes no compiled files. In check mode, an interpreter that is not there
         yet is a warning.
     support: full
   diff_mode:
@@ -48,12 +47,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Find out whether this Python can import carbon
+- name: Check whether the system Python can import carbon
   metricstack.graphite.python_imports_info:
     modules: [carbon.service]
   register: imports
 
-- name: Install the modules that this Python has dropped
+- name: Install the packages with the missing modules
   metricstack.graphite.packages:
     packages: {carbon: "{{ imports.packages }}"}
 
@@ -96,7 +95,7 @@ def main() -> None:
     )
     python, names = module.params["python"], module.params["modules"]
     if module.check_mode and not os.path.exists(python):
-        module.warn(f"Cannot tell whether {python} could import {', '.join(names)} before it is there")
+        module.warn(f"Cannot determine whether {python} could import {', '.join(names)} before it is there")
         module.exit_json(changed=False, missing=[], packages=[])
     answer = imports.ask(python, names)
     missing, error = answer["missing"], answer["error"]

@@ -11,10 +11,10 @@ version_added: 2.0.0
 description:
   - Starts the units that do not run, restarts or reloads those that are older than the files that they have read, waits until each
     listens on its sockets, and checks that each stays up.
-  - Whether a unit is current is told by times and not by what an earlier task has changed, so that a run that ended between writing
-    a file and restarting the service is healed by the next one. A unit that uses an executable or a library that has been replaced
+  - Compares times, instead of relying on changes that an earlier task reports, so that the next run restarts the service if a run
+    ended between writing a file and restarting the service. A unit that uses an executable or a library that has been replaced
     on disk since is restarted as well.
-  - Tells systemd to read unit files again where one of them has changed.
+  - Reloads the unit files in systemd if one of them has changed.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -97,7 +97,7 @@ options:
     default: []
   unwanted_processes:
     description:
-      - Numbers of processes to end before anything is started, with the signal TERM, such as one that somebody has started by hand.
+      - Numbers of processes to end before anything is started, with the signal TERM, such as a process that was started manually.
       - One that does not run any of O(unwanted_programs) is left alone, for its number may be another process's by now.
     type: list
     elements: int
@@ -360,7 +360,7 @@ class Services:
         deadline = time.monotonic() + 10
         while os.path.exists(f"/proc/{pid}"):
             if time.monotonic() > deadline:
-                self._module.fail_json(msg=f"Process {pid} has not ended 10 s after the signal TERM; end it by hand.")
+                self._module.fail_json(msg=f"Process {pid} has not ended 10 s after the signal TERM; end this process manually.")
             time.sleep(0.1)
 
     def _enable(self, states: dict[str, dict]) -> None:
@@ -404,7 +404,7 @@ class Services:
             states = services.read_states(list(self._units))
 
     def _is_young(self, states: dict[str, dict]) -> bool:
-        """Tell whether a service has just started, by this call or because it is in a restart loop."""
+        """Return whether a service has just started, by this call or because it is in a restart loop."""
         now = time.time()
         return any(
             name.endswith(".service")

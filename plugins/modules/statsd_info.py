@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: statsd_info
-short_description: Read what StatsD holds, and how it is
+short_description: Gather information about StatsD and its metrics
 version_added: 1.0.0
 description:
   - Asks StatsD's management interface for its health, its statistics and the metrics that it holds. Sets are not shown there.
@@ -46,7 +46,7 @@ EXAMPLES = r"""
   retries: 30
   delay: 1
 
-- name: StatsD is well, understands what it gets, and reaches carbon
+- name: Check that StatsD is healthy, understands its packets and reaches carbon
   metricstack.graphite.statsd_info:
     gather_subset: [stats]
   register: statsd
@@ -57,7 +57,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 health:
-  description: V(up), or what else somebody has set it to.
+  description: V(up), or another value that was set through the management interface.
   returned: success
   type: str
   sample: up

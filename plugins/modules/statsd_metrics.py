@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: statsd_metrics
-short_description: StatsD does not hold these metrics
+short_description: Delete metrics from StatsD
 version_added: 1.0.0
 description:
-  - Deletes counters, gauges and timers through StatsD's management interface, so that StatsD does not send on what nobody sends
-    it any more. Sets cannot be deleted there.
-  - What StatsD has already written stays in carbon's files. A program that still sends a metric brings it back.
+  - Deletes counters, gauges and timers through StatsD's management interface, so that StatsD stops reporting metrics
+    that it no longer receives. Sets cannot be deleted in this way.
+  - Points that StatsD has already sent to carbon stay in the whisper files. A metric is created again if a program still sends it.
 author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
@@ -50,7 +50,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Forget the old shop
+- name: Delete the metrics of the old shop
   metricstack.graphite.statsd_metrics:
     counters: [oldshop.*]
     gauges: [oldshop.*, queues.oldshop]

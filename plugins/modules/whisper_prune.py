@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: whisper_prune
-short_description: Series that nobody sends any more are gone
+short_description: Remove or archive whisper files that receive no more points
 version_added: 1.0.0
 description:
   - Finds the whisper files that have received no point for a given time, and removes them or moves them to an archive, while
@@ -48,17 +48,17 @@ attributes:
     support: full
 notes:
   - Run it as root or as the owner of the files.
-  - A series that gets a point in the moment in which it would go, or that somebody reads then, is kept.
+  - A series that receives a point, or is being read, at the moment of its removal is kept.
 """
 
 EXAMPLES = r"""
-- name: See what nobody has sent for three months
+- name: List the series that have received no point for three months
   metricstack.graphite.whisper_prune:
     unused_for: 90d
   check_mode: true
   register: unused
 
-- name: Move it out of the way
+- name: Archive these series
   metricstack.graphite.whisper_prune:
     unused_for: 90d
     archive_directory: /srv/graphite-archive
@@ -88,7 +88,7 @@ metrics:
   elements: str
   sample: [stats.counters.shop.old.count]
 busy:
-  description: Number of unused series that are kept because somebody had opened them.
+  description: Number of unused series that are kept because another process had opened them.
   returned: success
   type: int
 restored:
@@ -96,7 +96,7 @@ restored:
   returned: success
   type: int
 corrupt:
-  description: Number of files, and directories, that nobody can judge and that are kept.
+  description: Number of files and directories that cannot be read and are kept.
   returned: success
   type: int
 corrupt_files:
@@ -112,7 +112,7 @@ corrupt_files:
       description: What is wrong with it.
       type: str
 links:
-  description: Number of links in the tree, none of which is followed.
+  description: Number of symbolic links in the tree, which are not followed.
   returned: success
   type: int
 """
@@ -123,7 +123,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree
 
 
 def is_change(result: dict) -> bool:
-    """Tell whether anything is, or in check mode would be, other than before."""
+    """Return whether anything is, or in check mode would be, other than before."""
     return any(result.get(name) for name in ("pruned", "directories", "restored"))
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: whisper_retention
-short_description: Whisper files have the archives and the aggregation that the storage rules give them
+short_description: Apply storage rules to existing whisper files
 version_added: 1.0.0
 description:
-  - Carbon looks at its storage rules when it creates a file, and never again. This module brings the files that are there
-    to the rules, the first that matches as carbon reads them, while carbon goes on writing.
+  - Carbon applies its storage rules only when it creates a file. This module rewrites existing files according to the first
+    rule that matches, as carbon reads the rules, while carbon continues to write.
   - Each file is replaced by one with the same points at the best resolution available, the same owner, group, mode, time
     and sparseness. A point of a finer archive is aggregated where only a coarser one covers its time; a point of a coarser
     archive stands at the beginning of its interval in a finer one. Points that arrive meanwhile are carried over.
@@ -96,12 +96,12 @@ notes:
 """
 
 EXAMPLES = r"""
-- name: See which series do not follow carbon's rules
+- name: List the series that differ from carbon's rules
   metricstack.graphite.whisper_retention:
   check_mode: true
   register: retention
 
-- name: Bring them to the rules
+- name: Rewrite the files according to the rules
   metricstack.graphite.whisper_retention:
     set_aside_corrupt: true
 """
@@ -187,11 +187,11 @@ corrupt_files:
       description: What is wrong with it.
       type: str
 links:
-  description: Number of links in the tree, none of which is followed.
+  description: Number of symbolic links in the tree, which are not followed.
   returned: success
   type: int
 unnamed:
-  description: Number of files that were left alone because their name is a hash, from which the metric cannot be told.
+  description: Number of files that were skipped because their name is a hash, from which the name of the metric cannot be derived.
   returned: success
   type: int
 vanished:
@@ -217,7 +217,7 @@ recovered:
   returned: success
   type: int
 failures:
-  description: The first hundred files that could not be brought to the rules.
+  description: The first hundred files that could not be rewritten according to the rules.
   returned: failure, if there are such files
   type: list
   elements: dict
@@ -278,7 +278,7 @@ class Retention:
         self._work = Work(rules, parameters["carbon_stopped"], set_aside)
 
     def survey(self) -> Report:
-        """Return what is there."""
+        """Return a report of the current state."""
 
         def work(worker: Worker) -> dict:
             report = Report()
@@ -291,7 +291,7 @@ class Retention:
         return self._sum(in_parallel(self._processes, work, lambda done: self._module.log(f"looked at {done} names")))
 
     def bring(self, found: Report) -> tuple[Report, list[str]]:
-        """Bring the tree to the rules; return what was done, and the reasons to give up, if there were any."""
+        """Rewrite the tree according to the rules; return a report, and the reasons for giving up, if any."""
 
         # What frees room comes first.
         passes = (False, True) if found.counts["growing"] else (False,)
@@ -484,7 +484,7 @@ def run(module: AnsibleModule, rules: StorageRules, top: int) -> None:
     if failures:
         count = done.counts["failed"] + done.counts["unsettled"]
         module.fail_json(
-            msg=f"{count} files could not be brought to the rules, {failures[0]['path']} because of: {failures[0]['reason']}.",
+            msg=f"{count} files could not be rewritten according to the rules, {failures[0]['path']} because of: {failures[0]['reason']}.",
             failures=failures,
             **{**result, "changed": changed},
         )

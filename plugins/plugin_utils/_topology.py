@@ -137,7 +137,7 @@ class Inventory:
         return host if host in hosts or not hosts else hosts[0]
 
     def is_set(self, host: str, name: str) -> bool:
-        """Tell whether the inventory gives a host's variable a value."""
+        """Return whether the inventory gives a host's variable a value."""
         return name in self._variables(host)
 
     def own(self, host: str, name: str) -> Any:
@@ -204,7 +204,7 @@ class HostView:
         address = self._reach(host, bind)
         own_host, own_port = (self._own(name) for name in component.target or ())
         if own_host is not None and not (own_host == "localhost" and host == self._host):
-            # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where nobody may listen.
+            # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where no process may listen.
             address = own_host
         return {"component": receiver.name, "host": host, "address": address, "port": port if own_port is None else own_port}
 
@@ -268,7 +268,7 @@ class HostView:
         return name if re.match(r"[A-Za-z0-9.-]+\Z", name) else self._inventory.public_address(host)
 
     def sites(self) -> list[dict]:
-        """Return the sites of Apache, as far as they can be told from the inventory: graphite-web's, and those of the user."""
+        """Return the sites of Apache, as far as they are known from the inventory: graphite-web's, and those of the user."""
         own = {"name": "graphite", "port": self._value(self._host, "graphite_web_port"), "wsgi_script": "/", "user": "_", "group": "_"}
         own["server_name"] = self._value(self._host, "graphite_web_server_name")
         return [own, *(self._own("apache_wsgi_sites") or [])]

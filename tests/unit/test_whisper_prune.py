@@ -498,7 +498,7 @@ def test_as_a_user_who_may_not_read_everything(tree, series, open_place):
     done = program(tree, "90d", "--max-share", "1")
     assert [name for name in ("closed", "foreign", "secret") if name not in done.stdout] == []
     assert "Pruned 2 of 4 series" in done.stdout
-    assert "kept 0 in use and 3 that cannot be judged" in done.stdout
+    assert "kept 0 in use and 3 that cannot be read" in done.stdout
     assert names(tree) == ["closed", "closed/dead.wsp", "foreign.wsp", "lost+found", "secret.wsp"]
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What somebody has set up by hand keeps its data and loses what is harmful, and says so when there is a stranger in the way."""
+"""A manually set up host keeps its data and loses harmful configuration; a foreign process on a port is reported."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_everything_comes_along_to_postgresql(host, http_get, login, save, conte
 
 
 def test_everything_comes_back_with_what_was_made_meanwhile(host, login, save, content, run, psql):
-    save("made meanwhile", login(*ALICE))  # with a key that follows those that were brought
+    save("made meanwhile", login(*ALICE))  # with a key that follows the copied ones
     before = content()
     rows = psql("SELECT count(*) FROM dashboard_dashboard")
     status, output = run({})

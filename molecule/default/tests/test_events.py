@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What operators ask and tell the running stack: events on graphs, pictures, and what StatsD holds."""
+"""Operations on a running stack: events on graphs, pictures, and the metrics that StatsD holds."""
 
 from __future__ import annotations
 

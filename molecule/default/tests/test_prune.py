@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Series that nobody sends any more go; those that somebody sends stay, and come back when they are sent again."""
+"""Unused series are removed; series in use stay, and removed series are created again when they receive points."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def sql(run_python):
 
 @pytest.fixture
 def healed(playbook, counter_comes_back):
-    """Run site.yml as users do, and prove the stack."""
+    """Run site.yml as users do, and test the stack."""
 
     def heal(name, check_first=False):
         if check_first:

@@ -108,7 +108,7 @@ def test_a_port_that_somebody_else_holds_is_not_green(host, service):
     result = service()
     assert "under-test@a.service does not" in result["msg"]
     assert "Address already in use" in result["msg"]
-    # The restart loop of a service that an earlier run has left is none of a good service either.
+    # A restart loop that an earlier run has left is a failure as well.
     result = service(sockets=[{"port": 47001}])
     assert "under-test@a.service does not stay up" in result["msg"]
     host.run("systemctl stop squatter")
@@ -162,7 +162,7 @@ def test_the_stack_has_its_sandbox(host):
 
 
 def test_a_port_that_apache_does_not_need_makes_way(host, playbook, http_get):
-    """Somebody enables ssl, whose port another program holds: the next reload would end Apache."""
+    """An administrator enables ssl, whose port another program uses: the next reload would end Apache."""
     assert host.run("systemd-run --unit squatter python3 -m http.server --bind 0.0.0.0 443").rc == 0
     host.run("a2enmod ssl")
     try:

@@ -40,7 +40,7 @@ def page(browser, address):
     one = context.new_page()
     failures = []
     one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)
-    # "csp" is what the site's policy keeps in the browser: the font that graphite-web asks somebody else for.
+    # "csp" is what the site's policy keeps in the browser: the font that graphite-web loads from a third party.
     expected = ("csp", "net::ERR_ABORTED")
     one.on(
         "requestfailed", lambda request: failures.append(f"{request.failure} {request.url}") if request.failure not in expected else None

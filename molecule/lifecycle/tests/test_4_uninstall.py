@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""The way out, and back in: services, configuration and packages go, data stays unless told twice."""
+"""The way out, and back in: services, configuration and packages go, data stays unless its removal is confirmed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_the_roles_have_brought_goes_and_the_data_stays(host, playbook, cou
 
     status, output = playbook("uninstall.yml")
     assert status == 0, output
-    # Apache serves somebody else, too.
+    # Apache serves another site as well.
     assert listeners() == ["80"]
     assert http_get("/", headers={"Host": "other.example"})[0] == 302
     assert installed(*PACKAGES) == ["libapache2-mod-wsgi-py3"]

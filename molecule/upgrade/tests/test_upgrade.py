@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""A host goes to the next release of Debian as its release notes say, and site.yml brings the stack after it. In this order."""
+"""A host goes to the next release of Debian as its release notes say, and site.yml upgrades the stack. In this order."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ apt full-upgrade
 
 @pytest.fixture(scope="module")
 def kept():
-    """What the tests tell those after them."""
+    """State that tests pass on to later tests."""
     return SimpleNamespace()
 
 

@@ -3,7 +3,7 @@
 """A directory with backups: a Borg repository, what Borg keeps beside it, and the lock by which one run at a time is in it.
 
 A backup is an archive ``HOST-YYYY-MM-DDTHH:MM:SS``. It gets that name once it is whole; before, and for ever if the run
-was killed, it has another, under which nobody takes it for a backup but the next run finds its data there already.
+was killed, it has another, which is not that of a backup, but lets the next run reuse its data.
 Works with Borg 1.2 and 1.4. This file is private to the collection.
 """
 
@@ -66,7 +66,7 @@ class Backups:
         return os.path.exists(os.path.join(self.repository, "config"))
 
     def prepare(self) -> bool:
-        """Make the repository unless it is there, and free it from what a killed run left; tell whether it was made."""
+        """Create the repository unless it exists, and remove the remains of a killed run; return whether it was made."""
         version = re.search(r"\d+\.\d+", self._run("--version").decode())
         if version and tuple(map(int, version[0].split("."))) < (1, 2):
             raise BackupError(f"Borg is {version[0]}, which takes no stream; 1.2 or later is needed, as in Debian 12 and Ubuntu 22.04")
@@ -150,7 +150,7 @@ class Backups:
         return self._run("extract", "--stdout", f"{self.repository}::{archive.name}", path)
 
     def extract(self, archive: Archive, paths: list[str], target: int) -> None:
-        """Bring paths of a backup into the directory with the descriptor ``target``, with their owners by name."""
+        """Extract paths of a backup into the directory with the descriptor ``target``, with their owners by name."""
         command = ["extract", f"{self.repository}::{archive.name}", *paths]
         # By descriptor: whoever owns the directory above could put another in its place.
         with self._start(command, stderr=subprocess.PIPE, preexec_fn=lambda: os.fchdir(target)) as process:

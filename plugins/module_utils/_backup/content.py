@@ -73,7 +73,7 @@ def with_points(whisper: Any, content: bytes, points: list[tuple[int, float]]) -
     # In the order that whisper's update_many makes for itself: the newest first.
     try:
         whisper.file_update_many(copy, sorted(points, key=lambda point: point[0], reverse=True))
-    except Exception as error:  # whatever whisper meets in a file that somebody else has written
+    except Exception as error:  # whatever whisper raises for a file that another program has written
         raise NotWhisperError(str(error)) from error
     return copy.getvalue()
 

@@ -23,7 +23,7 @@ class CarbonLinkError(Exception):
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Takes lists, dictionaries, texts and numbers; whatever else a pickle can make would be somebody else's code."""
+    """Takes lists, dictionaries, texts and numbers; any other pickled object could run foreign code."""
 
     def find_class(self, module: str, name: str) -> object:
         raise pickle.UnpicklingError(f"it wants {module}.{name}")

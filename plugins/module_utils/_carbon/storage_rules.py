@@ -122,7 +122,7 @@ def _read_sections(text: str) -> list[tuple[str, dict[str, str]]]:
 
 
 class _Shape(NamedTuple):
-    """What can be told of the names that a pattern matches."""
+    """What is known about the names that a pattern matches."""
 
     anchored_start: bool
     anchored_end: bool
@@ -233,7 +233,7 @@ def capacity_problems(expected: int | str | dict, schemas: list[dict], directory
     """Return one sentence if the files of the expected series do not fit on the file system of ``directory``.
 
     ``free`` are the bytes that are free there, ``used`` those that whisper files take already. A number of series
-    without rules is judged by the rule that takes the most.
+    without rules is compared by the rule with the largest files.
     """
     files = _expected_files(expected, schemas)
     needed = sum(file.series * file.bytes_per_series for file in files)
@@ -260,9 +260,9 @@ def first_match(rules: list[dict], metric: str) -> dict | None:
 
 
 def swallows(earlier: str, later: str) -> bool:
-    """Tell whether every metric name that ``later`` matches is certain to be matched by ``earlier``.
+    """Return whether every metric name that ``later`` matches is certain to be matched by ``earlier``.
 
-    Answers false where it cannot tell: a rule that could match is never called dead.
+    Returns false if this is unknown: a rule that could match is never reported as dead.
     """
     if earlier == later:
         return True

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Brings dashboards of graphite-web to their wanted content. This file is private to the collection."""
+"""Creates, changes and deletes dashboards of graphite-web. This file is private to the collection."""
 
 from __future__ import annotations
 

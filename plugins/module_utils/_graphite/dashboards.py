@@ -251,7 +251,7 @@ def _graph_meaning(parameters: dict, defaults: dict) -> dict:
 
 
 def _range(time: dict) -> str:
-    """Return the time range as the page words it; the one that the graphs show is among the defaults."""
+    """Return the time range as the page displays it; the one that the graphs show is among the defaults."""
     if time["type"] == "absolute":
         return f"{time['startDate']} until {time['endDate']}"
     until = "now"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Reads a local_settings.py that somebody has edited; nothing of it is run. This file is private to the collection."""
+"""Reads a manually edited local_settings.py without running it. This file is private to the collection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ManualSettings:
 
 
 def assignments(source: str) -> dict:
-    """Return the settings of a file by name; those whose values only running it would tell are ``COMPUTED``."""
+    """Return the settings of a file by name; values that are known only by running the file are ``COMPUTED``."""
     found: dict = {}
     for statement in ast.parse(source).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
@@ -42,14 +42,14 @@ def assignments(source: str) -> dict:
 
 
 def database_address(settings: dict) -> list[str]:
-    """Return engine, name, host and port of the database; nothing where only running the file would tell."""
+    """Return engine, name, host and port of the database; empty if it is known only by running the file."""
     databases = settings.get("DATABASES")
     database = databases.get("default", {}) if isinstance(databases, dict) else {}
     return [str(database[key]) for key in ("ENGINE", "NAME", "HOST", "PORT") if database.get(key)]
 
 
 def same_database(current: str, new: str) -> bool:
-    """Tell whether two contents of local_settings.py name the same database, as far as can be told without running them."""
+    """Return whether two contents of local_settings.py name the same database, as far as this is known without running them."""
     try:
         addresses = [database_address(assignments(source)) for source in (current, new)]
     except (SyntaxError, ValueError):
@@ -74,7 +74,7 @@ def examine(path: str, content: str, new: str, python: str) -> ManualSettings:
         found.secret_key = None if found.weak_secret_key else key.strip()
     elsewhere = re.search(r"(?m)^from (?!graphite\.)\S+ import \*", content)
     if old.get("DATABASES") is COMPUTED or (elsewhere and "DATABASES" not in old):
-        found.database = "a database that only running the file tells"
+        found.database = "a database that is known only by running the file"
     elif database_address(old) == database_address(after):
         old.pop("DATABASES", None)
     elif database_address(old):

@@ -27,7 +27,7 @@ def render_query(parameters: dict, form: str, options: dict | None = None) -> st
     """Return the query string that asks for the targets among ``parameters``, as ``RENDER_ARGUMENT_SPEC`` has them.
 
     ``form`` is the format of the answer, and ``options`` are other parameters of the render API. ``use_cache`` false makes
-    graphite-web leave its own data cache aside, so that a point is seen as soon as carbon has it.
+    graphite-web bypass its own data cache, so that a point is seen as soon as carbon has it.
     """
     query = [("target", target) for target in parameters["targets"]] + [("format", form), ("from", parameters["from"])]
     if parameters["until"] is not None:

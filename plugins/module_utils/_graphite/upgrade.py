@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Brings a database to the schema of the installed graphite-web. This file is private to the collection."""
+"""Upgrades a database to the schema of the installed graphite-web. This file is private to the collection."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets
 ROOT = "/etc/apache2"
 DEFAULT_SITE = "000-default"
 UNIT = r"apache2\.service"
-# What the package brings; the first is what it listens on without a further module.
+# Content of the package's ports.conf; Apache listens on the first port without an additional module.
 PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
 _PACKAGED_ARGUMENTS = ("80", "443")
 # Compiled into the server.
@@ -198,19 +198,19 @@ def site_port(site: dict) -> str:
 
 
 def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
-    """Return the arguments of the ``Listen`` directives that each site has to bring, by the site's name.
+    """Return the arguments of the ``Listen`` directives that each site has to contain, by the site's name.
 
-    ``elsewhere`` are those of the rest of Apache's configuration. Apache ends when it is told one twice.
+    ``elsewhere`` are those of the rest of Apache's configuration. Apache fails to start if one is configured twice.
     """
-    told = {join_listener(*split_listener(argument)) for argument in elsewhere}
+    configured = {join_listener(*split_listener(argument)) for argument in elsewhere}
     wide = {site_port(site) for site in sites if site_address(site) == "*"}
     result: dict[str, list[str]] = {}
     for site in sites:
         port = site_port(site)
         listener = join_listener("*" if port in wide else site_address(site), port)
-        needed = listener not in told and join_listener("*", port) not in told
+        needed = listener not in configured and join_listener("*", port) not in configured
         result[site["name"]] = [listener] if needed else []
-        told.add(listener)
+        configured.add(listener)
     return result
 
 
@@ -285,7 +285,7 @@ class Examination:
         return sorted(os.path.basename(path)[: -len(".load")] for path in glob.glob(f"{self._root}/mods-enabled/*.load"))
 
     def ports_file(self) -> dict[str, str] | None:
-        """Return ``path`` and ``content`` of ports.conf without the directives that nobody needs, or ``None`` if it stays."""
+        """Return ``path`` and ``content`` of ports.conf without the directives that no site needs, or ``None`` if it stays."""
         if not self.unused:
             return None
         path = f"{self._root}/ports.conf"
@@ -311,7 +311,7 @@ class Examination:
             narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
             if narrow and "*" not in narrow and site_address(site) == "*":
                 problems.append(
-                    f"{where} answers on all addresses of port {port}, but Apache is told elsewhere to listen on {narrow[0]} only;"
+                    f"{where} answers on all addresses of port {port}, but Apache is configured elsewhere to listen on {narrow[0]} only;"
                     " give the site that address."
                 )
         for listen in self._kept():
@@ -384,7 +384,7 @@ class Examination:
         return [listen.argument for listen in self._kept()] + [item for own in self.listens.values() for item in own]
 
     def _unused(self) -> list[tuple[Listen, Socket]]:
-        """Return the packaged directives that no site needs and whose port somebody else holds, each with the holder."""
+        """Return the packaged directives that no site needs and whose port another process uses, each with that process."""
         needed = {site_port(site) for site in self._sites}
         for host in self.configuration.hosts:
             default = host.site == DEFAULT_SITE and not self.default_site_changed

@@ -65,7 +65,7 @@ def plan(*arguments: str) -> tuple[list[str], list[str]]:
 
 
 def read_requested() -> set[str]:
-    """Return the packages that somebody asked for by name."""
+    """Return the packages that were installed manually."""
     return set(_run(["apt-mark", "showmanual"]).split())
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Which processes somebody has started by hand. This file is private to the collection."""
+"""Which processes were started manually. This file is private to the collection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def started_by_hand(pid: int, names: list[str], command: str) -> bool:
     """Return whether the process was started from a shell or the like, and runs one of the programs with a matching command line.
 
     ``names`` are the base names of the program's file, ``command`` is a regular expression to find in its arguments, joined by
-    spaces. A process of a container, of a supervisor, or the main process of a service is not by hand: it would come back.
+    spaces. A process of a container or a supervisor, or the main process of a service, does not count: it would be started again.
     """
     try:
         if os.path.basename(os.readlink(f"/proc/{pid}/exe")) not in names:

@@ -54,7 +54,7 @@ def link_problems(variable: str, path: str, writable: list[str]) -> list[str]:
         target = os.path.realpath(link)
         if not any(is_below(target, directory) for directory in allowed):
             problems.append(
-                f"{link}, in {variable}, is a symbolic link to {target}, where the sandbox of the service lets nobody write: new"
+                f"{link}, in {variable}, is a symbolic link to {target}, where the sandbox of the service permits no writing: new"
                 f" points of its series would be lost. Replace the link by a directory and mount {target} on it (mount --bind, and a"
                 f" line in /etc/fstab), or move its content into {path}."
             )
@@ -103,7 +103,7 @@ def _traversal_problem(begin: str, path: str, user: str) -> str | None:
 
 
 def _identity(user: str) -> tuple[int, set[int]]:
-    """Return the user's id and groups; those of nobody in particular, if the user does not exist yet."""
+    """Return the user's id and groups; those of an unprivileged user if the user does not exist yet."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -130,7 +130,7 @@ def _extended_attributes(path: str) -> list[str]:
 
 
 def _links(path: str) -> Iterator[str]:
-    """Yield the symbolic links below a directory; one that vanishes meanwhile is none."""
+    """Yield the symbolic links below a directory; one that vanishes meanwhile is skipped."""
     try:
         with os.scandir(path) as entries:
             for entry in entries:

@@ -41,7 +41,7 @@ class Ledger:
         return {name for owner, name in self._entries if owner in owners}
 
     def packages_of_others(self, owners: list[str]) -> set[str]:
-        """Return the packages that were installed for somebody else."""
+        """Return the packages that were installed for other owners."""
         return {name for owner, name in self._entries if owner not in owners}
 
     def has_owner(self, owners: list[str]) -> bool:
@@ -63,7 +63,7 @@ class Ledger:
 def removable_packages(packages: dict[str, list[str]], ledger: Ledger) -> tuple[list[str], dict[str, str]]:
     """Return the packages that can go with the owners, and those that are installed and stay, each with the reason.
 
-    Those that can go are the ones installed for the owners that nothing else needs which somebody asked for, and with them those
+    Those that can go are the ones installed for the owners that nothing else needs that was installed manually, and with them those
     that only they needed. What has no use any more for other reasons stays.
     """
     owners = list(packages)

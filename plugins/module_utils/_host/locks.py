@@ -38,7 +38,7 @@ def describe(pid: int) -> str:
 
 
 def wait(timeout: float, paths: tuple[str, ...] = PATHS, interval: float = 0.5) -> tuple[list[str], bool]:
-    """Wait until nobody holds a lock on any of the files, for ``timeout`` seconds at most.
+    """Wait until no process holds a lock on any of the files, for ``timeout`` seconds at most.
 
     Returns the holders that were waited for, in the order in which they were seen, and whether the locks are free.
     """

@@ -82,7 +82,7 @@ class Examination:
     def _refuse_disorder(self) -> None:
         """Add a problem for packages that are half installed, unless another process is just installing them."""
         half = self._half_installed()
-        # Nobody needs to wait for the lock where nothing is to be installed.
+        # The lock matters only if something is to be installed.
         if half or any(self.missing.values()):
             self.warnings += apt.wait_for_locks(self._lock_timeout)
             self._states = apt.read_states()
@@ -147,7 +147,7 @@ class Examination:
                     self.problems.append(f"{python} is {f'Python {version}' if version else 'missing'}, but {wanted['message']}")
 
     def _examine_sockets(self) -> None:
-        # Without the program, which a component's packages then include, nobody can be named.
+        # Without the program, which a component's packages then include, the process is unknown.
         sockets = run(["ss", "-Hltunp", "--cgroup"]).stdout
         for component in self._components:
             for wanted in component["sockets"]:

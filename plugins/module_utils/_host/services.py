@@ -35,7 +35,7 @@ _PASSING = ("/memfd:", "/dev/", "/SYSV", "/tmp/", "/var/tmp/", "/run/")
 
 
 class ServiceError(Exception):
-    """systemd has refused something; the message has its words."""
+    """An error of systemd, with its message."""
 
 
 def systemctl(*words: str) -> str:
@@ -56,12 +56,12 @@ def read_states(units: list[str]) -> dict[str, dict[str, str]]:
 
 
 def is_running(state: dict[str, str]) -> bool:
-    """Tell whether the unit runs, or is just being started by somebody else."""
+    """Return whether the unit runs, or is just being started by another process."""
     return state["ActiveState"] in _RUNNING or (state["ActiveState"] == "activating" and state["SubState"] != "auto-restart")
 
 
 def is_enabled(state: dict[str, str]) -> bool:
-    """Tell whether the unit comes with the next boot, as far as its file says so."""
+    """Return whether the unit is started at boot, according to its file."""
     return state.get("UnitFileState") in _ENABLED
 
 

@@ -79,7 +79,7 @@ def read_sockets() -> list[Socket]:
 
 
 def overlap(wanted: str, held: str) -> bool:
-    """Tell whether the kernel refuses the address ``wanted`` because of the address ``held``, on the same port.
+    """Return whether the kernel refuses the address ``wanted`` because of the address ``held``, on the same port.
 
     ``*`` is all addresses of both families, and so is ``::`` in ``wanted``, for programs open it so; ``ss`` writes ``::``
     for IPv6 alone.
@@ -97,7 +97,7 @@ def overlap(wanted: str, held: str) -> bool:
 def holders(sockets: list[Socket], protocol: str, address: str, port: int, own_units: str) -> list[Socket]:
     """Return those of ``sockets`` that stand in the way of ``address`` and ``port``.
 
-    ``own_units`` is a regular expression; units whose names match it as a whole are in nobody's way.
+    ``own_units`` is a regular expression; units whose names match it as a whole are not a conflict.
     """
     return [
         socket
@@ -112,7 +112,7 @@ def port_holders(sockets: str, wanted: list[dict], own_units: str) -> list[dict]
     """Return the sockets in the way of ``wanted``, each with a message under ``problem``.
 
     ``sockets`` is what ``ss -Hltunp --cgroup`` prints, ``wanted`` has ``variable``, ``protocol``, ``address`` and ``ports``
-    of the sockets to open; those of units that match ``own_units`` are in nobody's way.
+    of the sockets to open; those of units that match ``own_units`` are not a conflict.
     """
     return [
         {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Which packages bring a time zone to a host. This file is private to the collection."""
+"""Which packages provide a time zone. This file is private to the collection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNIVERSAL = ("UTC", "Etc/UTC")
 
 
 def packages_for(name: str, installed: set[str], available: set[str], directory: str = DIRECTORY) -> list[str]:
-    """Return the packages that are to be installed for the time zone; none if it is there, or if none is known to bring it.
+    """Return the packages that are to be installed for the time zone; an empty list if it exists or if no package is known to provide it.
 
     Which of the packages has a name is not known before they are unpacked, so that both are named where both are missing.
     """
@@ -30,8 +30,8 @@ def exists(name: str, directory: str = DIRECTORY) -> bool:
 
 
 def problem(variable: str, name: str) -> str:
-    """Return the message for a time zone that no package brings."""
+    """Return the message for a time zone that no package provides."""
     return (
         f"{variable} is {name}, but the host has no such time zone ({DIRECTORY}/{name} does not exist), and no package that apt knows"
-        " brings it. Choose one of those that timedatectl list-timezones prints."
+        " provides it. Choose one of those that timedatectl list-timezones prints."
     )

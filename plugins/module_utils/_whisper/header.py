@@ -45,7 +45,7 @@ def read_header(descriptor: int) -> Header:
     ``OSError`` for a file that cannot be read.
     """
     if whisper is None:
-        raise NotWhisperError("the whisper library, which would tell, is missing")
+        raise NotWhisperError("the whisper library, which is needed to read it, is missing")
     size = os.fstat(descriptor).st_size
     if size == 0:
         raise NotWhisperError("it is empty")
@@ -53,7 +53,7 @@ def read_header(descriptor: int) -> Header:
     first_bytes = os.pread(descriptor, HEADER_BYTES, 0)
     number = int.from_bytes(first_bytes[-4:], "big")
     if len(first_bytes) < HEADER_BYTES or not 0 < number <= _MOST_ARCHIVES:
-        raise NotWhisperError("its header is none of whisper's")
+        raise NotWhisperError("it has no valid whisper header")
     try:
         info = whisper.info(os.dup(descriptor))
         if info is None:
@@ -61,15 +61,15 @@ def read_header(descriptor: int) -> Header:
         archives = tuple(Archive(archive["secondsPerPoint"], archive["points"]) for archive in info["archives"])
         whisper.validateArchiveList(list(archives))
     except (whisper.WhisperException, ZeroDivisionError) as error:
-        raise NotWhisperError("its header is none of whisper's") from error
+        raise NotWhisperError("it has no valid whisper header") from error
     header = Header(archives, tuple(archive["offset"] for archive in info["archives"]), info["xFilesFactor"], info["aggregationMethod"])
     end = HEADER_BYTES + number * ARCHIVE_BYTES
     for archive, offset in zip(archives, header.offsets):
         if offset != end:
-            raise NotWhisperError("its header is none of whisper's")
+            raise NotWhisperError("it has no valid whisper header")
         end += archive.points * POINT_BYTES
     if list(archives) != sorted(archives) or info["maxRetention"] != max(archive.seconds for archive in archives):
-        raise NotWhisperError("its header is none of whisper's")
+        raise NotWhisperError("it has no valid whisper header")
     if size < header.size:
         raise NotWhisperError(f"it is truncated: {size} of {header.size} bytes")
     return header

@@ -3,8 +3,8 @@
 """Series that have received no point for a long time: found, and removed or moved to an archive.
 
 How no point is lost: a file is renamed to ``.NAME.pruned`` under a lease that keeps carbon waiting in ``open``, and gets its
-name back if somebody does wait. Only a second later, when a process that had looked up the name before has opened it, the
-file is judged again and goes for good. The name on disk tells the next run what a kill has left to finish.
+name back if another process is waiting. Only a second later, when a process that had looked up the name before has opened it, the
+file is checked again and removed. The name on disk shows the next run what a killed run has left to finish.
 
 Also a program of its own, ``python3 -m PACKAGE._whisper_prune``, for hosts without Ansible; that is why its imports are
 relative, and why it needs nothing but its neighbours. This file is private to the collection.
@@ -60,7 +60,7 @@ class PruneError(Exception):
 
 
 class _KeptError(Exception):
-    """Why a file is kept that nobody can judge."""
+    """Why a file that cannot be read is kept."""
 
 
 class Tally:
@@ -83,7 +83,7 @@ class Tally:
 
 
 class Archive:
-    """The directory that series are moved to. Names in it may belong to somebody else, so that it is gone through by descriptor."""
+    """The directory that series are moved to. Entries in it may belong to other users, so it is traversed by descriptor."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -162,7 +162,7 @@ class Pruner:
         Raises ``PruneError`` if the archive does not take a file.
         """
         for entry in walk(self._top, unreadable=lambda _directory: None):
-            with contextlib.suppress(OSError, _KeptError):  # the survey has told
+            with contextlib.suppress(OSError, _KeptError):  # already reported by the survey
                 self._take(entry)
         if self._taken and not self._carbon_stopped:
             time.sleep(GRACE_SECONDS)
@@ -267,7 +267,7 @@ class Pruner:
         except LeaseTimeoutError:
             self.done.busy += 1
         except _KeptError:
-            pass  # the survey has told
+            pass  # already reported by the survey
         try:
             _rename(entry.directory, entry.name, series.name)
         except FileExistsError as error:
@@ -287,7 +287,7 @@ class Pruner:
 
     @contextlib.contextmanager
     def _unused(self, entry: Entry) -> Iterator[tuple[int, os.stat_result | None]]:
-        """Give the file, which nobody else can open inside of the block, and its status if it is unused."""
+        """Give the file, which no other process can open inside of the block, and its status if it is unused."""
         status = os.stat(entry.name, dir_fd=entry.directory, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode) or status.st_mtime > self._now - self._unused_for:
             yield -1, None
@@ -304,7 +304,7 @@ class Pruner:
         if self._carbon_stopped:
             return contextlib.nullcontext()
         if os.geteuid() not in (0, os.fstat(descriptor).st_uid):
-            raise _KeptError("it belongs to another user, so that nobody can tell whether it is written to")
+            raise _KeptError("it belongs to another user, so that it is unknown whether it is written to")
         return lease(descriptor, exclusive=True, timeout=LEASE_SECONDS)
 
     def _is_old(self, directory: Entry) -> bool:
@@ -372,7 +372,7 @@ def prune(
             raise PruneError(f"another run is at work on {directory}; wait until it has ended") from error
         except LeaseError as error:
             raise PruneError(
-                f"{directory}: {error}, so that nobody can tell whether carbon is writing to a file; stop carbon, and say so with"
+                f"{directory}: {error}, so that it is unknown whether carbon is writing to a file; stop carbon, and state this with"
                 " carbon_stopped"
             ) from error
         except OSError as error:
@@ -381,7 +381,7 @@ def prune(
 
 
 def is_unused(descriptor: int, status: os.stat_result, unused_for: int, now: float) -> bool:
-    """Tell whether an open file has received no point for ``unused_for`` seconds, and not for its finest archive's time.
+    """Return whether an open file has received no point for ``unused_for`` seconds, and not for its finest archive's time.
 
     Raises ``_KeptError`` if it is no whisper file.
     """
@@ -492,7 +492,7 @@ def main() -> int:
         return 1
     print(  # pylint: disable=ansible-bad-function
         "{0} {pruned} of {series} series ({bytes} bytes) and {directories} directories;"
-        " kept {busy} in use and {corrupt} that cannot be judged".format("Would prune" if arguments.check else "Pruned", **result)
+        " kept {busy} in use and {corrupt} that cannot be read".format("Would prune" if arguments.check else "Pruned", **result)
     )
     for kept in result["corrupt_files"]:
         print(f"{kept['path']}: {kept['reason']}")  # pylint: disable=ansible-bad-function

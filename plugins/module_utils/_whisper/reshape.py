@@ -45,7 +45,7 @@ class _Content(io.BytesIO):
 
 
 def same_factor(one: float, other: float) -> bool:
-    """Tell whether two factors are the same in a file, which keeps them as a 32-bit number."""
+    """Return whether two factors are the same in a file, which keeps them as a 32-bit number."""
     return struct.pack("f", one) == struct.pack("f", other)
 
 
@@ -73,7 +73,7 @@ class WhisperContent:
         return Series(start, step, values)
 
     def is_empty(self, index: int) -> bool:
-        """Tell whether archive ``index`` has never been written to."""
+        """Return whether archive ``index`` has never been written to."""
         return not self._body(index).strip(b"\0")
 
     def _body(self, index: int) -> bytes:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Brings the whisper files of a tree to the storage rules while carbon writes to them.
+"""Rewrites the whisper files of a tree according to the storage rules while carbon writes to them.
 
 How no point is lost: a file's successor is made beside it (``.NAME.reshaping``), the file gets a second name
 (``.NAME.replaced``), and the successor is renamed over the first. Carbon may have opened the old file before that and write
-to it after; so, a second later, a read lease on it makes sure that nobody has it open for writing any more, and what has
+to it after; so, a second later, a read lease on it ensures that no process has it open for writing any more, and what has
 changed in it since it was read is written to the successor, under a lease that keeps carbon waiting. Only then the second
-name goes. Both names outlive a kill and tell the next run what there is to finish. This file is private to the collection.
+name goes. Both names survive a kill and show the next run what is left to finish. This file is private to the collection.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Work(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """A file that has been replaced, and that somebody may still be writing to."""
+    """A file that has been replaced, and that another process may still be writing to."""
 
     entry: Entry  # with a descriptor of its own
     old: int
@@ -161,7 +161,7 @@ class Surveyor:
 
     @contextlib.contextmanager
     def opened(self, entry: Entry) -> Iterator[tuple[int, os.stat_result, Header, SeriesShape] | None]:
-        """Open a name of the tree; give what it is and what it should be, ``None`` if that cannot be told.
+        """Open a name of the tree; give what it is and what it should be, ``None`` if that is unknown.
 
         The report says why, if it is a whisper file by its name.
         """
@@ -232,7 +232,7 @@ class Surveyor:
 
 
 class Reshaper(Surveyor):
-    """Brings files to the rules, one at a time; ``settle`` has to end it."""
+    """Rewrites files according to the rules, one at a time; call ``settle`` at the end."""
 
     def __init__(self, work: Work, report: Report) -> None:
         super().__init__(work, report)
@@ -240,7 +240,7 @@ class Reshaper(Surveyor):
         self._pending_bytes = 0
 
     def bring(self, entry: Entry, growing: bool) -> None:
-        """Bring one name of the tree to the rules if that makes it larger (``growing``), or if it does not.
+        """Rewrite one file of the tree according to the rules if that makes it larger (``growing``), or if it does not.
 
         Raises ``NoRoomError``, and ``LeaseError`` where the file system has none; what is wrong with one file only is
         in the report.
@@ -314,9 +314,9 @@ class Reshaper(Surveyor):
         try:
             os.link(entry.name, second, follow_symlinks=False, **at)
             if os.stat(second, dir_fd=entry.directory, follow_symlinks=False).st_ino != status.st_ino:
-                # Somebody else has replaced the file meanwhile; the next run looks at theirs.
+                # Another process has replaced the file meanwhile; the next run examines the new file.
                 os.unlink(second, dir_fd=entry.directory)
-                raise FileNotFoundError(errno.ENOENT, "replaced by somebody else")
+                raise FileNotFoundError(errno.ENOENT, "replaced by another process")
             os.rename(successor, entry.name, **at)
         except OSError:
             os.unlink(successor, dir_fd=entry.directory)
@@ -383,7 +383,7 @@ class Reshaper(Surveyor):
     def _carry_over(self, series: Entry, old: int, final: bytes, header: Header, snapshot: bytes | None) -> None:
         """Write to a file what its predecessor has got since it was read; what carbon has written there since stays.
 
-        Without the snapshot that it was made from, the file's own time tells: it is the predecessor's at that moment,
+        Without the snapshot that it was made from, the file's own time decides: it is the predecessor's at that moment,
         until carbon writes to it.
         """
         descriptor = series.open(os.O_RDWR)
@@ -409,12 +409,12 @@ class Reshaper(Surveyor):
 
 
 def labels_differ(header: Header, shape: SeriesShape) -> bool:
-    """Tell whether the aggregation of a file is another than the rules give."""
+    """Return whether the aggregation of a file is another than the rules give."""
     return header.aggregation_method != shape.aggregation_method or not same_factor(header.xfilesfactor, shape.xfilesfactor)
 
 
 def _series_of(entry: Entry) -> Entry | None:
-    """Return the series that a second name belongs to, ``None`` if it is none of ours."""
+    """Return the series that a second name belongs to, ``None`` if it is not one of this module's."""
     for suffix in (RESHAPING, REPLACED):
         if entry.name.endswith(SUFFIX + suffix):
             name = entry.name[1 : -len(suffix)]
@@ -428,7 +428,7 @@ def series_path(entry: Entry) -> str:
 
 
 def _remove(name: str, directory: int) -> bool:
-    """Remove a name; tell whether it was there."""
+    """Remove a name; return whether it was there."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:

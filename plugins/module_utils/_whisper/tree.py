@@ -3,7 +3,7 @@
 """A tree of whisper files that carbon may be writing to.
 
 Carbon opens a file for each write and closes it at once, without a lock. The kernel's leases (``fcntl(2)``,
-``F_SETLEASE``) tell whether somebody has a file open and keep others waiting in ``open`` meanwhile; every kind of local
+``F_SETLEASE``) show whether another process has a file open and block ``open`` meanwhile; every kind of local
 file system has them. Names in the tree belong to carbon's user, who may put links anywhere, so that everything here
 goes by the descriptor of a directory and follows none. This file is private to the collection.
 """
@@ -25,18 +25,18 @@ TREE_ARGUMENT_SPEC = {
     "carbon_stopped": {"type": "bool", "default": False},
 }
 SUFFIX = ".wsp"
-# Seconds without a write after which nobody can be in the middle of creating a file.
+# Seconds without a write after which no process can still be creating a file.
 SETTLED_SECONDS = 60
 # How many names of a kind the modules report.
 NAMED = 100
 
 
 class LeaseError(Exception):
-    """The file system has no leases, so that nobody can tell who is writing; or somebody did not stop writing."""
+    """The file system has no leases, so that writers cannot be detected; or a process did not stop writing."""
 
 
 class LeaseTimeoutError(LeaseError):
-    """Somebody did not stop writing."""
+    """A process did not stop writing."""
 
 
 class TreeBusyError(Exception):
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is in a directory that is none of carbon's: a hidden one, or the file system's own."""
+        """Whether it is in a directory that is not carbon's: a hidden one, or the file system's own."""
         return "/." in f"/{os.path.dirname(self.path)}" or self.path.startswith("lost+found/")
 
     def open(self, flags: int = os.O_RDONLY) -> int:
@@ -68,11 +68,11 @@ class Entry(NamedTuple):
         deadline = time.monotonic() + 60
         while True:
             try:
-                # At once, since a pipe that nobody writes to would not open otherwise.
+                # At once, since a pipe without a writer would not open otherwise.
                 return os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise LeaseTimeoutError(f"somebody has kept {printable(self.path)} for himself for 60 s") from error
+                    raise LeaseTimeoutError(f"another process has held a lease on {printable(self.path)} for 60 s") from error
             time.sleep(0.01)
 
 
@@ -89,12 +89,12 @@ def metric_name(path: str) -> str | None:
 
 
 def is_too_long(name: str) -> bool:
-    """Tell whether a name, such as the second one of a file, is longer than file systems take."""
+    """Return whether a name, such as the second one of a file, is longer than file systems take."""
     return len(os.fsencode(name)) > 255
 
 
 def exists(name: str, directory: int) -> bool:
-    """Tell whether a directory has a name, be it a link that leads nowhere."""
+    """Return whether a directory has a name, be it a link that leads nowhere."""
     try:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def exists(name: str, directory: int) -> bool:
 
 
 def printable(path: str) -> str:
-    """Return a path as text that every tool can show, also if it is none in UTF-8."""
+    """Return a path as text that every tool can show, even if it is not valid UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -222,7 +222,7 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
     pause = 0.0005
     while not _take_lease(descriptor, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK):
         if time.monotonic() > deadline:
-            raise LeaseTimeoutError(f"somebody has kept the file open for {timeout:.0f} s")
+            raise LeaseTimeoutError(f"another process has kept the file open for {timeout:.0f} s")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
     try:
@@ -235,25 +235,25 @@ def lease(descriptor: int, exclusive: bool = False, timeout: float = 60.0) -> It
 
 
 def refuse_without_leases(descriptor: int) -> None:
-    """Raise ``LeaseError`` if nobody can have a lease on an open file. Does not wait for those who write to it."""
+    """Raise ``LeaseError`` if no lease on an open file is possible. Does not wait for those who write to it."""
     if _take_lease(descriptor, fcntl.F_RDLCK):
         _set_lease(descriptor, fcntl.F_UNLCK)
 
 
 def somebody_waits(descriptor: int, exclusive: bool = False) -> bool:
-    """Tell, inside of ``lease``, whether somebody is waiting to open the file."""
+    """Return, inside of ``lease``, whether another process is waiting to open the file."""
     return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != (fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
 
 
 def _take_lease(descriptor: int, kind: int) -> bool:
-    """Tell whether the lease was to be had, or somebody is in the way."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel says that somebody waits
+    """Return whether the lease was granted, or another process prevents it."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # by which the kernel signals that another process is waiting
     try:
         _set_lease(descriptor, kind)
     except BlockingIOError:
         return False
     except PermissionError:
-        raise  # this file is somebody else's; that says nothing about the others
+        raise  # this file belongs to another user; that says nothing about the others
     except OSError as error:
         raise LeaseError(f"the file system gives no lease: {error.strerror}") from error
     return True

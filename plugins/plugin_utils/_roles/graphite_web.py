@@ -51,7 +51,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
 
 def _time_zone_problem(name: str) -> str | None:
     known = zoneinfo.available_timezones()
-    # A controller without time zone data cannot judge; Django on the host does.
+    # A controller without time zone data cannot validate; Django on the host does.
     if known and name not in known:
         return f"graphite_web_time_zone is '{name}', which is no time zone; give one such as Asia/Shanghai or UTC."
     return None

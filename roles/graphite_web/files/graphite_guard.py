@@ -5,7 +5,7 @@
 local_settings.py names the parts.
 
 For graphite-web 1.1.8 to 1.2.1 on Django 3.2 to 5.2. Installed by the role metricstack.graphite.graphite_web, which
-overwrites changes by hand.
+overwrites manual changes.
 """
 
 from __future__ import annotations

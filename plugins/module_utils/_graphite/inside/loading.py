@@ -121,7 +121,7 @@ def _settings_refusal(error: Exception) -> RefusalError:
 
 
 def _innermost(error: BaseException) -> str:
-    """Tell the place of an error in the files of the host."""
+    """Return the location of an error in the files of the host."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"See {error.filename}, line {error.lineno}."
     directories = tuple(os.path.join(path, "") for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)

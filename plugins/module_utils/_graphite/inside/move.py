@@ -17,7 +17,7 @@ from .protocol import Kind, RefusalError
 
 # Models with rows that the application makes by itself.
 _INCIDENTAL = {"contenttypes.contenttype", "auth.permission", "sessions.session", "account.profile"}
-# An entry among the migrations, of an application that Django does not know and passes over: its name tells what the content of
+# An entry among the migrations, of an application that Django does not know and passes over: its name identifies what the content of
 # a database was when it had been moved there.
 _MOVED = "metricstack.graphite.moved"
 
@@ -148,7 +148,7 @@ def count_rows(connection) -> dict[str, int]:
 
 
 def _own_rows(connection, rows: dict[str, int]) -> int:
-    """Return how many of the rows are there because somebody has put them there."""
+    """Return how many of the rows were created by users."""
     from django.contrib.auth import get_user_model
 
     number = sum(count for model, count in rows.items() if model not in _INCIDENTAL)
@@ -171,7 +171,7 @@ def _refuse_content(source, target, rows: dict[str, int]) -> None:
 
 
 def _is_copy(source, target) -> bool:
-    """Tell whether the target holds nothing but what a run that ended early has moved there from the same source."""
+    """Return whether the target holds nothing but rows that an interrupted run has copied from the same source."""
     from django.db.migrations.recorder import MigrationRecorder
 
     recorder = MigrationRecorder(target)
@@ -271,7 +271,7 @@ def _note_path(path: str) -> str:
 
 
 def _leave_note(source, target) -> None:
-    """Tell the next run that the content of an SQLite file was moved elsewhere, so that the file may be replaced."""
+    """Record for the next run that the content of an SQLite file was moved elsewhere, so that the file may be replaced."""
     path = sqlite.sqlite_path(source)
     if path:
         with suppress(OSError), open(_note_path(path), "w", encoding="utf-8") as note:  # without it, the way back is refused

@@ -26,7 +26,7 @@ class Kind(str, Enum):
 
 
 class RefusalError(Exception):
-    """A state in which nothing may be done; ``kind`` tells the caller which one."""
+    """A state in which nothing may be changed; ``kind`` identifies it for the caller."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Bring the database to the schema of the installed release."""
+"""Upgrade the database to the schema of the installed release."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def complete_tables(connection, migration, after, last) -> list[str] | None:
         if not isinstance(operation, known):
             raise RefusalError(
                 Kind.MIGRATION,
-                f"{migration.app_label}.{migration.name} also has the operation {type(operation).__name__}, of which nobody can"
-                " tell whether it was done",
+                f"{migration.app_label}.{migration.name} also has the operation {type(operation).__name__}, for which it is unknown"
+                " whether it was done",
             )
     with connection.schema_editor(atomic=migration.atomic) as editor:
         for model in new_models:

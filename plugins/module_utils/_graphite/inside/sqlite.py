@@ -23,7 +23,7 @@ def sqlite_path(connection) -> str | None:
 
 
 def has_content(path: str | None) -> bool:
-    """Tell whether there is a database to read; asking SQLite itself would create an empty file."""
+    """Return whether there is a database to read; asking SQLite itself would create an empty file."""
     return path is None or (os.path.exists(path) and os.path.getsize(path) > 0)
 
 
