@@ -120,10 +120,6 @@ class RoleValidation:
     def _load(self, role: str, path: str):
         return self._loader.load_from_file(str(ROOT / "roles" / role / path), trusted_as_template=True) or {}
 
-    def value(self, name: str, variables: dict) -> object:
-        """Return the value that a variable of a role has with these set."""
-        return Templar(loader=self._loader, variables={**self._variables, **variables}).template(self._variables[name])
-
     def problems(self, role: str, variables: dict) -> list[str]:
         """Return the messages with which the role refuses the variables; those of the inventory, with no others set."""
         variables = {**self._variables, "role_path": str(ROOT / "roles" / role), **variables}

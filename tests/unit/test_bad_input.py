@@ -2,9 +2,8 @@
 # Copyright: metricstack maintainers
 """Bad input is refused by name before any host is contacted.
 
-What a role refuses is asked of the role's validation without a play. What takes several roles or hosts, and one case of each
-kind, goes through the playbooks. Their only host cannot be reached: a run that got as far as touching it would end with
-`unreachable` instead of the message that is looked for.
+Each case is asked of the filter that validate.yml asks, and one of each kind goes through the playbooks. Their only host cannot be
+reached: a run that got as far as touching it would end with `unreachable` instead of the message that is looked for.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 UNREACHABLE = "web1 ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1 ansible_ssh_common_args='-o ConnectTimeout=1'\n"
@@ -150,14 +150,33 @@ def site(tmp_path_factory):
 FRONT_DOOR_CASES = {name: CASES[name] for name in ("unknown state", "port used twice")} | STACK_CASES
 
 
-@pytest.mark.parametrize(("variables", "named"), CASES.values(), ids=CASES.keys())
-def test_refused_by_name(role_validation, variables, named):
-    """As playbooks/validate.yml asks the roles, one after the other."""
-    sites = [role_validation.value("graphite_web_site", variables), *variables.get("apache_wsgi_sites", [])]
-    messages = []
-    for role in ("carbon_cache", "graphite_web", "apache_wsgi", "statsd", "graphite_venv"):
-        messages += role_validation.problems(role, {**variables, "apache_wsgi_sites": sites} if role == "apache_wsgi" else variables)
+@pytest.mark.parametrize(("variables", "named"), (CASES | STACK_CASES).values(), ids=(CASES | STACK_CASES).keys())
+def test_refused_by_name(variables, named):
+    """As playbooks/validate.yml asks for all roles and hosts at once."""
+    messages = stack_problems({"all": ["web1"]}, {"web1": variables}, "web1")
     assert any(all(word in message for word in named) for message in messages), messages
+
+
+def test_every_mistake_is_named_at_once():
+    variables = {"statsd_port": 81250, "carbon_cache_whisper_directory": "/srv", "graphite_web_users": [{"name": "alice"}]}
+    messages = "\n".join(stack_problems({"all": ["web1"]}, {"web1": variables}, "web1"))
+    assert [name for name in variables if name not in messages] == []
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "named"),
+    [
+        ("apache_wsgi", {"apache_wsgi_sites": [{"name": "a b", "wsgi_script": "/a", "user": "a", "group": "a"}]}, "a b"),
+        ("carbon_cache", {"carbon_cache_whisper_directory": "/srv"}, "carbon_cache_whisper_directory"),
+        ("carbon_cache", {"carbon_cache_remove_data": True}, "carbon_cache_remove_data"),
+        ("go_runtime_metrics", {"go_runtime_metrics_interval": 0}, "go_runtime_metrics_interval"),
+        ("graphite_venv", {"graphite_venv_build_environment": {"PIP_RETRIES": 3}}, "PIP_RETRIES"),
+        ("graphite_web", {"graphite_web_users": [{"name": "alice"}]}, "alice"),
+        ("statsd", {"statsd_port": 81250}, "81250"),
+    ],
+)
+def test_a_role_alone_refuses_as_well(role_validation, role, variables, named):
+    assert named in "\n".join(role_validation.problems(role, variables))
 
 
 def test_a_good_inventory_is_not_refused(role_validation):

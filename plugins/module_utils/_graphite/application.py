@@ -202,5 +202,6 @@ class Application:
 
 def source_of(module) -> str:
     """Return the source of a module of the collection."""
-    # Through the loader: on the host, the file is inside a ZIP archive.
-    return module.__spec__.loader.get_source(module.__spec__.name)
+    # Through the loader: on the host, the file is inside a ZIP archive. Ansible's own loader, on the controller, returns bytes.
+    source = module.__spec__.loader.get_source(module.__spec__.name)
+    return source.decode() if isinstance(source, bytes) else source
