@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -69,6 +70,7 @@ attributes:
   check_mode:
     description: Sends nothing and removes nothing.
     support: partial
+    details: What an instance does with a point is not known before the point is sent.
   diff_mode:
     description: A probe has no state to compare.
     support: N/A
@@ -123,7 +125,8 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink, CarbonLinkError
 
-STEP, POINTS = 60, 60
+STEP = 60
+POINTS = 60
 # The header of whisper.py: aggregation method (average), longest retention, xFilesFactor, number of archives; then the archive.
 HEADER = struct.pack("!2LfL", 1, STEP * POINTS, 0.5, 1) + struct.pack("!3L", 28, STEP, POINTS)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -88,7 +89,7 @@ options:
             description: First version that will not do any more.
             type: str
             required: true
-          message:
+          problem:
             description: What needs such a version, and what to do; ends the message.
             type: str
             required: true
@@ -237,7 +238,7 @@ options:
         elements: dict
         default: []
         suboptions:
-          message:
+          problem:
             description: The message.
             type: str
             required: true
@@ -377,7 +378,7 @@ COMPONENT = {
     "conditional_packages": _list_of(name=TEXT, unless_exists=REQUIRED_PATHS),
     "advice": {"type": "str", "default": ""},
     "imports": _list_of(python=PATH, modules=REQUIRED_TEXTS),
-    "interpreters": _list_of(python=PATH, minimum=TEXT, below=TEXT, message=TEXT),
+    "interpreters": _list_of(python=PATH, minimum=TEXT, below=TEXT, problem=TEXT),
     "sockets": _list_of(
         variable=TEXT,
         protocol={"type": "str", "choices": ["tcp", "udp"], "required": True},
@@ -407,7 +408,7 @@ COMPONENT = {
     "paths": {"type": "list", "elements": "path", "default": []},
     "kernel_settings": TEXTS,
     "problems": TEXTS,
-    "conditional_problems": _list_of(message=TEXT, unless_exists=REQUIRED_PATHS),
+    "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS),
 }
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ attributes:
   check_mode:
     description: Asks for StatsD's health only.
     support: partial
+    details: What StatsD does with a counter is not known before the counter is sent.
   diff_mode:
     description: The module leaves nothing behind that could differ.
     support: N/A

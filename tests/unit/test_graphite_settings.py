@@ -145,9 +145,10 @@ def test_what_is_refused_on_a_new_host_leaves_no_key(site):
 
 
 def test_a_newer_database_and_one_that_does_not_answer_are_refused(site):
-    with closing(sqlite3.connect(site.data / "newer.db")) as connection, connection:
+    with closing(sqlite3.connect(site.data / "newer.db")) as connection:
         connection.execute("CREATE TABLE django_migrations (id integer PRIMARY KEY, app text, name text, applied text)")
         connection.execute("INSERT INTO django_migrations (app, name, applied) VALUES ('auth', '9999_future', '2030-01-01')")
+        connection.commit()
     (site.data / "newer.db").chmod(0o666)
     (site.data / "text.db").write_text("not a database of SQLite\n" * 100)
     (site.data / "text.db").chmod(0o666)

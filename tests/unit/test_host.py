@@ -95,10 +95,10 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
                     {"name": "nowhere-either", "unless_exists": [missing]},
                 ],
                 "imports": [{"python": sys.executable, "modules": ["nowhere_to_be_found"]}],
-                "interpreters": [{"python": sys.executable, "minimum": "2.7", "below": "3.0", "message": "the sender needs an old one."}],
+                "interpreters": [{"python": sys.executable, "minimum": "2.7", "below": "3.0", "problem": "the sender needs an old one."}],
                 "conditional_problems": [
-                    {"message": "void", "unless_exists": [__file__]},
-                    {"message": "valid", "unless_exists": [missing]},
+                    {"problem": "void", "unless_exists": [__file__]},
+                    {"problem": "valid", "unless_exists": [missing]},
                 ],
             },
             {"component": "reader", "imports": [{"python": sys.executable, "modules": ["nowhere_to_be_found"]}]},
@@ -388,7 +388,7 @@ def test_a_program_from_a_shell_is_by_hand_and_one_of_a_supervisor_is_not():
     line = f"{sys.executable} -c 'import time; time.sleep(60)' 'stats.js ' & echo $!; wait"
     with subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE, text=True) as shell:
         pid = int(shell.stdout.readline())
-        for _ in range(100):
+        for _attempt in range(100):
             if by_hand.started_by_hand(pid, names, command):
                 break
             time.sleep(0.05)

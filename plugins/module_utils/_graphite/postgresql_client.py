@@ -69,7 +69,7 @@ def load_driver():
 def main() -> None:
     driver = load_driver()
     if driver is None:
-        sys.exit(3)
+        raise SystemExit(3)
     json.dump({"problem": problem(driver, json.load(sys.stdin))}, sys.stdout)
 
 

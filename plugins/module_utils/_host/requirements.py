@@ -57,7 +57,7 @@ class Examination:
                     self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
             self.problems += _capacity_problems(component["whisper_capacity"])
             self.problems += component["problems"]
-            self.problems += [entry["message"] for entry in component["conditional_problems"] if not _any_exists(entry["unless_exists"])]
+            self.problems += [entry["problem"] for entry in component["conditional_problems"] if not _any_exists(entry["unless_exists"])]
         self.problems = list(dict.fromkeys(self.problems))
 
     def _examine_packages(self) -> None:
@@ -144,7 +144,7 @@ class Examination:
                 version = run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
                 self.python_versions[python] = version
                 if not version or not _numbers(wanted["minimum"]) <= _numbers(version) < _numbers(wanted["below"]):
-                    self.problems.append(f"{python} is {f'Python {version}' if version else 'missing'}, but {wanted['message']}")
+                    self.problems.append(f"{python} is {f'Python {version}' if version else 'missing'}, but {wanted['problem']}")
 
     def _examine_sockets(self) -> None:
         # Without the program, which a component's packages then include, the process is unknown.

@@ -60,7 +60,8 @@ def serve(first: dict) -> None:
             reply = {"reply": function(*arguments)}
         except RefusalError as refusal:
             reply = {"refusal": refusal.kind.value, "message": str(refusal)}
-        print(json.dumps(reply), file=replies, flush=True)
+        replies.write(f"{json.dumps(reply)}\n")
+        replies.flush()
         return "reply" in reply
 
     if reply_to(lambda: loading.load_application(**first)):
