@@ -217,8 +217,8 @@ def test_a_lock_is_waited_for_and_its_holder_is_named(tmp_path):
         begin = time.monotonic()
         (holder,), released = locks.wait(10, (str(tmp_path / "none"), str(path)), interval=0.05)
         assert released
-        assert 0.5 < time.monotonic() - begin < 5
-        assert "unattended-upgrade" in locks.describe(process.pid) or process.poll() is not None
+        assert 0.5 < time.monotonic() - begin < 30
+        assert "python" in holder
         assert holder.endswith(f"(process {process.pid})")
     assert locks.wait(0, (str(path),)) == ([], True)
 
