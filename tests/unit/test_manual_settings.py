@@ -10,7 +10,9 @@ import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import manual_settings
 
 SQLITE = "{'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': '/a.db', 'HOST': ''}}"
-NEW = f"# This file belongs to Ansible\nSECRET_KEY = read()\nTIME_ZONE = 'UTC'\nDEBUG = False\nDATABASES = {SQLITE}\n"
+OLD_HEAD = "# This file belongs to Ansible (role metricstack.graphite.graphite_web); a change by hand is lost with the next run."
+HEAD = "# This file is managed by Ansible (role metricstack.graphite.graphite_web); the next run overwrites manual changes."
+NEW = f"{HEAD}\nSECRET_KEY = read()\nTIME_ZONE = 'UTC'\nDEBUG = False\nDATABASES = {SQLITE}\n"
 KEY = "k3y-of-a-host-that-is-long-enough"
 
 
@@ -18,7 +20,18 @@ def examine(content):
     return manual_settings.examine("/etc/graphite/local_settings.py", content, NEW, sys.executable)
 
 
-@pytest.mark.parametrize("content", ["", NEW, NEW.replace("UTC", "Asia/Shanghai")])
+# The second content begins as release 1.0.0 wrote it.
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        NEW.replace(
+            HEAD, "# This file belongs to Ansible (role metricstack.graphite.graphite_web); a change by hand is lost with the next run."
+        ),
+        NEW,
+        NEW.replace("UTC", "Asia/Shanghai"),
+    ],
+)
 def test_what_nobody_has_edited_is_not_manual(content):
     assert not examine(content).manual
 

@@ -57,9 +57,16 @@ def same_database(current: str, new: str) -> bool:
     return bool(addresses[0]) and addresses[0] == addresses[1]
 
 
+def _owner(content: str) -> str:
+    """Return who manages a file, as its first line says; releases say so in different words around the name of the role."""
+    first = content.splitlines()[0]
+    role = re.search(r"Ansible \(role [^)]+\)", first)
+    return role.group() if role else first
+
+
 def examine(path: str, content: str, new: str, python: str) -> ManualSettings:
     """Compare the content of a file with the one that is to replace it; ``python`` is the application's."""
-    if not content.strip() or content.splitlines()[0] == new.splitlines()[0] or _is_packaged(path, content):
+    if not content.strip() or _owner(content) == _owner(new) or _is_packaged(path, content):
         return ManualSettings()
     found = ManualSettings(manual=True)
     try:
