@@ -55,7 +55,13 @@ def address(host):
 
 
 @pytest.fixture
-def http_get(address):
+def site_port():
+    """Return the port of the site; scenarios that have another one replace this fixture."""
+    return 80
+
+
+@pytest.fixture
+def http_get(address, site_port):
     """Ask the site from outside of the host; return status, headers and body. Redirects are not followed."""
 
     class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -63,7 +69,9 @@ def http_get(address):
             return None
 
     def get(path, headers=None, data=None):
-        request = urllib.request.Request(f"http://{address()}{path}", data=data, headers={"Host": "localhost", **(headers or {})})
+        request = urllib.request.Request(
+            f"http://{address()}:{site_port}{path}", data=data, headers={"Host": "localhost", **(headers or {})}
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
         try:
             with opener.open(request, timeout=30) as response:
@@ -154,9 +162,12 @@ def carbon_stopped(host, wait_until):
     return stopped
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_ansible():
-    """Run a command of Ansible with the inventory of the scenarios; return its exit status, its output and its errors."""
+    """Run a command of Ansible with the scenario's inventory; return its exit status, its output and its errors."""
+    # A scenario's own comes second, so that its variables win.
+    candidates = (ROOT / "molecule" / "shared", Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]))
+    inventories = [f"--inventory={path}" for path in (directory / "inventory" for directory in candidates) if path.is_dir()]
 
     def run(command, *arguments, **variables):
         environment = {
@@ -166,7 +177,7 @@ def run_ansible():
             "ANSIBLE_FORCE_COLOR": "0",
             **variables,
         }
-        command = [command, "-i", ROOT / "molecule" / "shared" / "inventory", "--diff", *arguments]
+        command = [command, *inventories, "--diff", *arguments]
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         return result.returncode, result.stdout, result.stderr
 

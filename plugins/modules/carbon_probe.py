@@ -12,7 +12,8 @@ version_added: 2.0.0
 description:
   - Makes a small whisper file for each instance, sends one point to the instance by the line protocol, and checks that the instance
     has taken the point. graphite-web shows the point at once, from the cache or from the file.
-  - With V(absent), waits until the caches have written what they hold of the probe, and removes the files.
+  - With V(absent), waits until each instance has written its point, fails if one takes points and does not store them, and removes
+    the files. A busy instance may hold the point for longer than O(timeout); then its file stays for the next run, with a warning.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -135,12 +136,17 @@ class ProbeError(Exception):
     """The probe has not reached an instance."""
 
 
+class LateError(ProbeError):
+    """An instance that answers has not done what it was asked for in time."""
+
+
 class Probe:
     """The probe's series on one host. Links in the tree are not followed."""
 
     def __init__(self, parameters: dict) -> None:
         self._parameters = parameters
         self._instances = parameters["instances"]
+        self.warnings: list[str] = []
 
     def metric(self, instance: dict) -> str:
         return f"{self._parameters['name']}.{instance['name']}"
@@ -157,18 +163,52 @@ class Probe:
                 self._send_point(instance, value)
                 self._wait(instance, lambda cached, file=instance: bool(cached) or self._is_stored(directory, file, value), "has not taken")
 
-    def remove(self) -> None:
-        for instance in self._instances:
-            self._wait(instance, lambda cached: not cached, "still holds")
+    def remove(self) -> list[str]:
+        """Remove the files, and return a message for each instance that has not stored its point."""
+        problems: list[str] = []
         try:
             with self._directory() as directory:
                 for instance in self._instances:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
+                    try:
+                        problems += self._remove_file(directory, instance)
+                    except ProbeError as error:
+                        problems.append(str(error))
         except FileNotFoundError:
-            return
+            return []
         with contextlib.suppress(OSError):  # other files may be in the directory
-            os.rmdir(os.path.join(self._parameters["directory"], self._parameters["name"]))
+            os.rmdir(self._path)
+        return problems
+
+    def _remove_file(self, directory: int, instance: dict) -> list[str]:
+        name = f"carbon-cache@{instance['name']}"
+        is_cached = True
+        problems = []
+
+        def is_over(cached: dict) -> bool:
+            nonlocal is_cached
+            is_cached = bool(cached)
+            return not is_cached and self._is_stored(directory, instance)
+
+        try:
+            self._wait(instance, is_over, "has not written")
+        except LateError as error:
+            if is_cached:
+                self.warnings.append(f"{error}. The file stays until the next run, because {name} would make it anew.")
+                return []
+            problems = [
+                f"The point of {self.metric(instance)} that {name} was sent is neither in its cache nor in"
+                f" {self._path}/{instance['name']}.wsp: points are lost. Check that the unit sees {self._parameters['directory']}"
+                f" (carbon_cache_whisper_directory) and may write there; see journalctl --unit {name}."
+            ]
+        except FileNotFoundError:
+            return []
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
+        return problems
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(self._parameters["directory"], self._parameters["name"])
 
     @contextlib.contextmanager
     def _directory(self, make_for=None):
@@ -197,10 +237,11 @@ class Probe:
             name = f"carbon-cache@{instance['name']}"
             raise ProbeError(f"{name} does not receive points on TCP port {address[1]} of {address[0]}: {error}") from error
 
-    def _is_stored(self, directory: int, instance: dict, value: float) -> bool:
+    def _is_stored(self, directory: int, instance: dict, value: float | None = None) -> bool:
+        """Tell whether the file has a point with ``value``, or any point."""
         with os.fdopen(os.open(f"{instance['name']}.wsp", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb") as stream:
             stream.seek(len(HEADER))
-            return any(stored == value for _time, stored in struct.iter_unpack("!Ld", stream.read(12 * POINTS)))
+            return any(stored == value or (value is None and time) for time, stored in struct.iter_unpack("!Ld", stream.read(12 * POINTS)))
 
     def _wait(self, instance: dict, is_over, complaint: str) -> None:
         link = CarbonLink(self._parameters["address"], instance["cache_query_port"], self._parameters["timeout"])
@@ -209,7 +250,7 @@ class Probe:
         try:
             while not is_over(link.cached([metric])):
                 if time.monotonic() > deadline:
-                    raise ProbeError(
+                    raise LateError(
                         f"carbon-cache@{instance['name']} {complaint} the point of {metric} after {self._parameters['timeout']} s."
                         f" See journalctl --unit carbon-cache@{instance['name']}"
                     )
@@ -250,13 +291,17 @@ def main() -> None:
         if not module.check_mode and module.params["state"] == "present":
             probe.send(value)
         elif not module.check_mode:
-            probe.remove()
+            problems = probe.remove()
+            if problems:
+                module.fail_json(msg="\n".join(problems))
     except ProbeError as error:
         module.fail_json(msg=str(error))
     except KeyError:
         module.fail_json(msg=f"user is '{module.params['user']}', which the host does not have.")
     except OSError as error:
-        module.fail_json(msg=f"The probe has no place in the whisper tree: {error}")
+        module.fail_json(msg=f"The probe cannot be written to {module.params['directory']} (carbon_cache_whisper_directory): {error}")
+    for warning in probe.warnings:
+        module.warn(warning)
     series = [probe.metric(instance) for instance in module.params["instances"]]
     module.exit_json(changed=False, series=series, **({"value": value} if module.params["state"] == "present" else {}))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
@@ -286,9 +287,11 @@ class HostView:
             for key in ("line_receiver_port", "cache_query_port"):
                 for instance in self._value(self._host, "carbon_cache_instances"):
                     found.append(("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)))
-            pickle = (self._value(self._host, "carbon_cache_settings") or {}).get("PICKLE_RECEIVER_PORT", 0)
-            if _number(pickle):
-                found.append(("carbon", "carbon_cache_settings", "tcp", address, pickle))
+            settings = self._value(self._host, "carbon_cache_settings") or {}
+            if _number(settings.get("PICKLE_RECEIVER_PORT")):
+                found.append(("carbon", "carbon_cache_settings", "tcp", address, settings["PICKLE_RECEIVER_PORT"]))
+            if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
+                found.append(("carbon", "carbon_cache_settings", "udp", address, settings.get("UDP_RECEIVER_PORT", 2003)))
         if "graphite_web" in self.components:
             for site in self.sites():
                 if site.get("wsgi_script") and site.get("state") != "absent":

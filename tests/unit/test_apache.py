@@ -149,6 +149,8 @@ def test_a_site_on_a_port_that_another_service_has_is_refused(examine):
     (problem,) = examine([site("a", port=81), site("b")], sockets=NGINX.format(81) + APACHE).problems()
     assert "site 'a' has port 81, but nginx, process 12, unit nginx.service holds 0.0.0.0:81" in problem
     assert examine([site("a")], sockets=APACHE).problems() == []
+    (problem,) = examine([site("graphite", port=81)], sockets=NGINX.format(81)).problems()
+    assert problem.endswith("or give the site another port (graphite_web_port).")
     assert (
         examine([site("a", port=81, address="127.0.0.2")], sockets=NGINX.format(81).replace("0.0.0.0:81", "127.0.0.1:81")).problems() == []
     )

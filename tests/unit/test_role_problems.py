@@ -45,3 +45,20 @@ def test_directories_that_cannot(value):
 def test_ports_addresses_and_counts(check, good, bad):
     assert [value for value in good if check("the_variable", value)] == []
     assert [value for value in bad if not str(check("the_variable", value)).startswith("the_variable is ")] == []
+
+
+@pytest.mark.parametrize(
+    ("servers", "refused"),
+    [
+        (None, False),
+        ([{"server": "./servers/udp", "port": 8125, "address": "127.0.0.1"}, {"server": "./servers/tcp", "port": 8225}], False),
+        ([{"server": "./servers/udp"}], False),
+        ([{"server": "./servers/udp", "port": 8225, "address": "127.0.0.1"}], True),
+        ([{"server": "./servers/udp", "port": 8125, "address": "10.0.0.5"}], True),
+        ([], True),
+    ],
+)
+def test_statsd_is_asked_where_it_listens(servers, refused):
+    variables = {"port": 8125, "management_port": 8126, "graphite_port": 2003, "address": "127.0.0.1", "management_address": "127.0.0.1"}
+    variables.update(flush_interval=10000, receive_buffer_bytes=0, config={} if servers is None else {"servers": servers})
+    assert [problem.partition(",")[0] for problem in role_problems(variables, "statsd")] == ["statsd_config has servers"] * refused

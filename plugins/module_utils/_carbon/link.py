@@ -41,16 +41,17 @@ class CarbonLink:
     def cached(self, metrics: list[str]) -> dict[str, list[tuple[int, float]]]:
         """Return the cached points of those of the metrics that have any. Raises ``CarbonLinkError``."""
         request = pickle.dumps({"type": "cache-query-bulk", "metrics": metrics}, protocol=2)
-        try:
-            answer = self._exchange(request)
-        except OSError:
-            # An instance that was restarted hangs up on connections of before.
-            self.close()
+        # An instance that was restarted hangs up on connections of before.
+        attempts = 1 if self._socket is None else 2
+        while True:
+            attempts -= 1
             try:
                 answer = self._exchange(request)
+                break
             except OSError as error:
                 self.close()
-                raise CarbonLinkError(f"{self.name}: {error}") from error
+                if not attempts:
+                    raise CarbonLinkError(f"{self.name}: {error}") from error
         try:
             by_metric = _DataUnpickler(io.BytesIO(answer)).load()["datapointsByMetric"]
             return {metric: [(int(when), float(value)) for when, value in by_metric[metric]] for metric in metrics if by_metric[metric]}

@@ -21,6 +21,8 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets
 ROOT = "/etc/apache2"
 DEFAULT_SITE = "000-default"
 UNIT = r"apache2\.service"
+# The site of graphite-web gets its port from a variable of that role.
+_PORT_VARIABLES = {"graphite": " (graphite_web_port)"}
 # Content of the package's ports.conf; Apache listens on the first port without an additional module.
 PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
 _PACKAGED_ARGUMENTS = ("80", "443")
@@ -306,7 +308,7 @@ class Examination:
             for socket in {holder for address in addresses for holder in holders(self._sockets, "tcp", address, int(port), UNIT)}:
                 problems.append(
                     f"{where} has port {port}, but {socket.owner} holds {socket.local} ({socket.protocol}). Stop it ({socket.cure}),"
-                    " or give the site another port."
+                    f" or give the site another port{_PORT_VARIABLES.get(site['name'], '')}."
                 )
             narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
             if narrow and "*" not in narrow and site_address(site) == "*":

@@ -24,6 +24,8 @@ OWNED_SETTINGS = {
     "graphitePort": "statsd_graphite_port",
 }
 
+_WILDCARDS = ("0.0.0.0", "::")
+
 
 def statsd_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``statsd_``."""
@@ -43,7 +45,25 @@ def statsd_problems(variables: dict) -> list[str]:
         for name, variable in OWNED_SETTINGS.items()
         if name in variables["config"]
     ]
+    problems.append(_servers_problem(variables))
     return [problem for problem in problems if problem]
+
+
+def _servers_problem(variables: dict) -> str | None:
+    """Return a message if none of the listeners in ``statsd_config`` is where senders and playbooks look for StatsD."""
+    servers = variables["config"].get("servers")
+    if servers is None:
+        return None
+    address, port = str(variables["address"]), str(variables["port"])
+    for server in filter(lambda item: isinstance(item, dict), servers if isinstance(servers, list) else []):
+        # The defaults of StatsD's servers.
+        bound = str(server.get("address", "0.0.0.0"))
+        if str(server.get("port", 8125)) == port and (bound == address or bound in _WILDCARDS):
+            return None
+    return (
+        f"statsd_config has servers, of which none listens on {address}, port {port}, as statsd_address and statsd_port say. Give one"
+        " server that address and port, or set statsd_address and statsd_port to its own."
+    )
 
 
 # What verify.yml sends.
