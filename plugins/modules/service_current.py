@@ -331,8 +331,13 @@ class Services:
     def _stop_unwanted(self) -> None:
         names = [name for name in services.matching_units(self._module.params["unwanted"]) if name not in self._units]
         states = services.read_states(names)
-        # One that waits for its next restart would come back as well.
-        stop = [name for name in names if states[name]["ActiveState"] not in ("inactive", "failed")]
+        # A unit that waits for its next restart would come back as well; systemd 254 and later call it failed for a moment
+        # (failed-before-auto-restart).
+        stop = [
+            name
+            for name in names
+            if states[name]["ActiveState"] not in ("inactive", "failed") or "auto-restart" in states[name]["SubState"]
+        ]
         # A masked unit does not start with the next boot, whoever wants it.
         unmasked = [name for name in names if states[name]["LoadState"] != "masked"]
         disable = [name for name in unmasked if states[name].get("UnitFileState") == "enabled" or services.boot_links(name)]
