@@ -173,6 +173,9 @@ class Probe:
                         problems += self._remove_file(directory, instance)
                     except ProbeError as error:
                         problems.append(str(error))
+                        # An instance that does not answer would not make the file anew either.
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
         except FileNotFoundError:
             return []
         with contextlib.suppress(OSError):  # other files may be in the directory

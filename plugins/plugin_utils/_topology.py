@@ -89,8 +89,8 @@ def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
     """
     everybody = list(groups.get("all", []))
     _refuse_similar_names(groups)
-    if any(name in groups for name in COMPONENTS):
-        names = components or [name for name, component in COMPONENTS.items() if component.in_stack]
+    names = components or [name for name, component in COMPONENTS.items() if component.in_stack]
+    if any(_is_grouped(groups, name) for name in names):
         wanted = {host for name in names for host in groups.get(name, [])}
         return [host for host in everybody if host in wanted]
     if len(everybody) > 1:
@@ -101,6 +101,11 @@ def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
             f" that host alone: -i {everybody[0]},"
         )
     return everybody
+
+
+def _is_grouped(groups: Mapping[str, list[str]], name: str) -> bool:
+    """Tell whether groups say which hosts have a component; a group of Go servers alone says nothing of the stack."""
+    return name in groups or any(component.in_stack and other in groups for other, component in COMPONENTS.items())
 
 
 def _refuse_similar_names(groups: Mapping[str, list[str]]) -> None:
@@ -126,11 +131,10 @@ class Inventory:
         self._groups = groups
         self._variables = variables
         self._defaults = defaults
-        self._is_grouped = any(name in groups for name in COMPONENTS)
 
     def hosts(self, component: str, host: str) -> list[str]:
         """Return the hosts of a component. Without groups, each host is a stack of its own."""
-        return list(self._groups.get(component, [])) if self._is_grouped else [host]
+        return list(self._groups.get(component, [])) if _is_grouped(self._groups, component) else [host]
 
     def nearest(self, component: str, host: str) -> str:
         """Return the host whose ``component`` serves ``host``: itself, or else the first one, or else itself again."""
@@ -165,6 +169,7 @@ class HostView:
         """Return the dict of the host; ``docs/architecture.md`` explains the keys."""
         return {
             "components": self.components,
+            "active": [name for name in self.components if self._is_active(name)],
             "hosts": {name: self._inventory.hosts(name, self._host) for name in COMPONENTS},
             "sends_to": {component.name: self.target(component) for component in CHAIN if component.target},
             # In a URL on the host itself.
@@ -189,6 +194,10 @@ class HostView:
     @cached_property
     def components(self) -> list[str]:
         return [name for name in COMPONENTS if self._host in self._inventory.hosts(name, self._host)]
+
+    def _is_active(self, name: str) -> bool:
+        """Tell whether the inventory keeps a component of this host, rather than removes it."""
+        return all(self._own(f"{role}_state") != "absent" for role in COMPONENTS[name].roles)
 
     def target(self, component: Component) -> dict:
         """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
@@ -229,6 +238,7 @@ class HostView:
             "port": self._value(host, "statsd_port"),
             "management_address": connect_address(self._value(host, "statsd_management_address")),
             "management_port": self._value(host, "statsd_management_port"),
+            "receives_udp": _receives_udp(self._value(host, "statsd_config")),
             "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
             "config": self._value(host, "statsd_config"),
         }
@@ -244,6 +254,8 @@ class HostView:
             # As the host itself asks its caches.
             "carbonlink_hosts": carbonlink_hosts(instances, connect_address(bind)),
             "whisper_directory": self._value(host, "carbon_cache_whisper_directory"),
+            # Carbon drops what is not on the list, also what is sent to check it.
+            "uses_whitelist": boolean((self._value(host, "carbon_cache_settings") or {}).get("USE_WHITELIST", False), strict=False),
             "metric_prefix": (self._value(host, "carbon_cache_settings") or {}).get("CARBON_METRIC_PREFIX", "carbon"),
         }
 
@@ -264,9 +276,9 @@ class HostView:
         }
 
     def _public_name(self, host: str) -> str:
-        """Return the name by which graphite-web is asked for: Django answers to no host name with an underscore."""
-        name = self._value(host, "graphite_web_server_name") or host
-        return name if re.match(r"[A-Za-z0-9.-]+\Z", name) else self._inventory.public_address(host)
+        """Return the name by which graphite-web is asked for. Django answers to no host name with an underscore."""
+        names = (self._value(host, "graphite_web_server_name"), host, _in_url(self._inventory.public_address(host)), "127.0.0.1")
+        return next(name for name in names if name and re.match(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])\Z", name))
 
     def sites(self) -> list[dict]:
         """Return the sites of Apache, as far as they are known from the inventory: graphite-web's, and those of the user."""
@@ -369,6 +381,11 @@ class HostView:
             " group carbon as well, or say where the data comes from: graphite_web_whisper_directory, or CLUSTER_SERVERS in"
             " graphite_web_settings."
         ]
+
+
+def _receives_udp(config: dict) -> bool:
+    servers = config.get("servers")
+    return not servers or any("udp" in str(server.get("server", "udp")) for server in servers)
 
 
 def _shared_ports(sockets: list[dict]) -> list[str]:

@@ -213,6 +213,41 @@ def test_hosts_of_components_are_in_the_order_of_the_inventory():
     assert hosts_of(groups, "graphite_web") == []
     assert hosts_of({**groups, "go_runtime_metrics": ["a"]}) == ["b", "c"]
     assert hosts_of({"all": ["one"], "web": ["one"]}, "statsd") == ["one"]
+    # Go servers stand beside a stack; their group alone does not say where the stack goes.
+    assert hosts_of({"all": ["one"], "go_runtime_metrics": ["one"]}) == ["one"]
+    assert topology("one", {"all": ["one"], "go_runtime_metrics": ["one"]})["components"] == list(COMPONENTS)
+
+
+def test_a_component_that_is_to_be_removed_is_not_active():
+    variables = {"one": {"statsd_state": "absent", "apache_wsgi_state": "absent"}}
+    one = topology("one", {"all": ["one"]}, **variables)
+    assert (one["components"], one["active"]) == (list(COMPONENTS), ["go_runtime_metrics", "carbon"])
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "name"),
+    [
+        ("web1.example.org", {}, "web1.example.org"),
+        ("web_1", {}, "127.0.0.1"),
+        ("web_1", {"ansible_host": "192.0.2.7"}, "192.0.2.7"),
+        ("web_1", {"ansible_host": "2001:db8::7"}, "[2001:db8::7]"),
+        ("web_1", {"graphite_web_server_name": "graphs.example.org"}, "graphs.example.org"),
+    ],
+)
+def test_graphite_web_is_asked_by_a_name_that_django_answers(host, variables, name):
+    assert topology(host, {"all": [host]}, **{host: variables})["web"]["public_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, True),
+        ({"servers": [{"server": "./servers/tcp"}]}, False),
+        ({"servers": [{"server": "./servers/tcp"}, {"server": "./servers/udp"}]}, True),
+    ],
+)
+def test_statsd_without_udp_is_known(config, expected):
+    assert topology("one", {"all": ["one"]}, one={"statsd_config": config})["statsd"]["receives_udp"] is expected
 
 
 @pytest.mark.parametrize(
