@@ -136,6 +136,10 @@ class Inventory:
         """Return the hosts of a component. Without groups, each host is a stack of its own."""
         return list(self._groups.get(component, [])) if _is_grouped(self._groups, component) else [host]
 
+    def has_group(self, component: str) -> bool:
+        """Tell whether the inventory itself has the group of a component."""
+        return component in self._groups
+
     def nearest(self, component: str, host: str) -> str:
         """Return the host whose ``component`` serves ``host``: itself, or else the first one, or else itself again."""
         hosts = self.hosts(component, host)
@@ -184,7 +188,9 @@ class HostView:
         """Return one message for each contradiction between components: which variable of which host, and what to write."""
         problems = _shared_ports(self._listens())
         for component in CHAIN:
-            problems += self.target_problems(component)
+            # A host without groups could run the Go servers, and need not.
+            if component.in_stack or self._inventory.has_group(component.name):
+                problems += self.target_problems(component)
         if "statsd" in self.components:
             problems += self._flush_problems() + self._overwriting_problems()
         if "graphite_web" in self.components:

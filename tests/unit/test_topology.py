@@ -222,6 +222,7 @@ def test_a_component_that_is_to_be_removed_is_not_active():
     variables = {"one": {"statsd_state": "absent", "apache_wsgi_state": "absent"}}
     one = topology("one", {"all": ["one"]}, **variables)
     assert (one["components"], one["active"]) == (list(COMPONENTS), ["go_runtime_metrics", "carbon"])
+    assert problems("one", {"all": ["one"]}, **variables) == []
 
 
 @pytest.mark.parametrize(
