@@ -8,7 +8,6 @@ The source of this file also runs as a program in the interpreter in question: n
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import subprocess
 import sys
@@ -67,8 +66,10 @@ def examine(names: list[str]) -> dict:
 
 def ask(python: str, names: list[str]) -> dict:
     """Run :func:`examine` in the interpreter ``python``; a program that fails is an ``error``."""
+    # Through the loader: on the host, the file is inside a ZIP archive.
+    source = __spec__.loader.get_source(__name__)  # type: ignore[union-attr]
     # From the root directory: the interpreter would import from the current one.
-    command = [python, "-B", "-c", inspect.getsource(sys.modules[__name__]), *names]
+    command = [python, "-B", "-c", source, *names]
     process = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     if process.returncode != 0:
         return {"missing": [], "error": f"it ended with status {process.returncode}: {process.stderr.strip()[-2000:]}"}
