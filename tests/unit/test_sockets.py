@@ -7,7 +7,6 @@ from __future__ import annotations
 import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run, system_path
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import overlap, parse_sockets, port_holders
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._sockets import shared_port_problems
 
 SOCKETS = """\
 udp UNCONN 0      0            0.0.0.0:8125 0.0.0.0:* users:(("statsd goruntim",pid=2785,fd=23)) cgroup:/user.slice/session-3.scope
@@ -79,11 +78,6 @@ def test_instances_of_a_template_are_their_own_units():
 )
 def test_addresses_overlap_where_the_kernel_refuses_one_of_them(address, held, refused):
     assert overlap(address, held) == refused
-
-
-def test_services_that_share_a_port_are_named():
-    (problem,) = shared_port_problems({"graphite_web_port": [2003, 80, 80], "carbon_cache_instances": [2003, "7002"]})
-    assert problem.startswith("graphite_web_port and carbon_cache_instances use TCP port 2003")
 
 
 def test_programs_of_the_administration_are_found_without_their_directories_in_the_path(monkeypatch):

@@ -128,6 +128,22 @@ def test_localhost_means_where_carbon_listens():
     assert topology("one", {"all": ["one"]}, one={"statsd_graphite_host": "localhost"})["sends_to"]["statsd"]["address"] == "127.0.0.1"
 
 
+def test_sites_of_apache_share_a_port_and_other_components_do_not():
+    site = {
+        "name": "other",
+        "wsgi_script": "/other.wsgi",
+        "user": "other",
+        "group": "other",
+        "server_name": "other.example.org",
+        "port": 80,
+    }
+    assert problems("one", {"all": ["one"]}, one={"apache_wsgi_sites": [site]}) == []
+    (problem,) = problems("one", {"all": ["one"]}, one={"graphite_web_port": 2003, "apache_wsgi_sites": [{**site, "port": 2003}]})
+    assert "graphite_web_port" in problem
+    assert "carbon_cache_instances" in problem
+    assert "TCP port 2003" in problem
+
+
 def test_a_host_that_a_limit_leaves_out_is_still_known():
     # --limit takes hosts out of a play, never out of the inventory's groups.
     assert topology("s1", SPLIT, **OPEN)["sends_to"]["statsd"]["address"] == "10.0.0.5"
