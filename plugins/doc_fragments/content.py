@@ -152,8 +152,8 @@ options:
     default: /etc/graphite/secret_key
   files:
     description:
-      - Files that graphite-web loads beside its settings, Python modules in O(python_path) or the WSGI script. Everybody can read
-        them.
+      - Files that are written in the same transaction as the settings, such as Python modules in O(python_path), the WSGI script and
+        units of systemd. Everybody can read them.
     type: list
     elements: dict
     default: []
@@ -165,9 +165,14 @@ options:
         required: true
       content:
         description:
-          - Content of the file. Shown by C(--diff), so that secrets do not belong here.
+          - Content of the file, required with O(files[].state=present). Shown by C(--diff), so that secrets do not belong here.
         type: str
-        required: true
+      state:
+        description:
+          - Whether the file is to be there.
+        type: str
+        choices: [present, absent]
+        default: present
   wsgi_script:
     description:
       - Script that a web server loads graphite-web with. Without it, only the settings and the URL patterns are loaded.

@@ -149,7 +149,9 @@ def write(module: AnsibleModule, files: SettingsFiles) -> str | None:
     if files.key is not None:
         replace_file(files.key_path, files.key + "\n", user.pw_uid, user.pw_gid, 0o400)
     for path, content in differing.items():
-        if path == files.path:
+        if content is None:
+            os.unlink(path)
+        elif path == files.path:
             replace_file(path, content, user.pw_uid, user.pw_gid, 0o400)
         else:
             replace_file(path, content, os.geteuid(), os.getegid(), 0o644)
@@ -162,7 +164,7 @@ def diff(files: SettingsFiles) -> list[dict]:
     secret += [path for path in files.differing if path == files.path]
     shown = [{"prepared": f"{path}: the content differs, and may hold secrets that are not shown\n"} for path in secret]
     return shown + [
-        {"before_header": path, "after_header": path, "before": read(path) or "", "after": content}
+        {"before_header": path, "after_header": path, "before": read(path) or "", "after": content or ""}
         for path, content in files.differing.items()
         if path != files.path
     ]

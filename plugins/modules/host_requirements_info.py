@@ -16,7 +16,8 @@ description:
     (C(apt-get --simulate)), that Python can import applications which are installed already, that no other process holds a port, that
     the sandbox of a service leaves its directories visible and writable, and that the host has a time zone.
   - While another process holds a lock of apt or dpkg, and packages are missing, the module waits, and says for which process.
-  - A package source that cannot be fetched is a warning, as long as all packages are in the lists of the others.
+  - Package lists that are older than an hour or that lack a missing package are fetched. A package source that cannot be fetched is a
+    warning, as long as all packages are in the lists of the others.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -227,6 +228,28 @@ options:
         type: list
         elements: str
         default: []
+      apache:
+        description:
+          - Sites that Apache is to serve. Apache's enabled configuration is read in the layout of Debian and Ubuntu, and compared with
+            the sockets of the host, since Apache's own C(configtest) does not detect a port that is in use or that two C(Listen)
+            directives name. If Apache is not installed yet, the configuration of the package is assumed. Returned in RV(apache).
+        type: dict
+        suboptions:
+          sites:
+            description:
+              - The sites to add or to remove, as C(apache_wsgi_sites) of the role P(metricstack.graphite.apache_wsgi#role) describes
+                them.
+            type: list
+            elements: dict
+            default: []
+          disable_default_site:
+            description: Whether the default site of the package is going to be disabled, unless its file or its page has been modified.
+            type: bool
+            default: false
+          directory:
+            description: Directory of Apache's configuration.
+            type: path
+            default: /etc/apache2
       problems:
         description: Messages of other modules that looked at the host for the component; returned with the others.
         type: list
@@ -255,7 +278,7 @@ options:
 attributes:
   check_mode:
     description:
-      - Changes nothing, in either mode. Lists of packages that lack a package are fetched anew in either mode.
+      - Changes nothing, in either mode. Package lists are fetched in either mode.
     support: full
   diff_mode:
     description: There is no difference to show.
@@ -303,16 +326,97 @@ missing:
   type: dict
   sample: {carbon_cache: [graphite-carbon], statsd: []}
 unverified:
-  description: Components whose imports could not be tried yet, or need a package first.
+  description:
+    - Imports that could not be tried yet, or need a package first, as the option O(metricstack.graphite.packages#module:imports) takes
+      them.
   returned: success
   type: list
-  elements: str
-  sample: [carbon_cache]
+  elements: dict
+  sample: [{component: carbon_cache, python: /usr/bin/python3, modules: [carbon.service]}]
 python_versions:
   description: Versions of the interpreters; empty where one is missing.
   returned: success
   type: dict
   sample: {/usr/bin/python3: "3.13"}
+apache:
+  description: Apache's configuration and its consequences for the sites; null where no component has O(components[].apache).
+  returned: success
+  type: dict
+  contains:
+    installed:
+      description: Whether Apache's configuration is there.
+      type: bool
+      sample: true
+    shadows:
+      description: Virtual hosts that answer requests which are meant for one of the sites, one message each. They are warnings as well.
+      type: list
+      elements: str
+      sample: ["/etc/apache2/sites-enabled/000-all.conf (line 1) answers with a redirect for a.example in place of site 'graphite'. ..."]
+    listens:
+      description: Arguments of the C(Listen) directives for the file of each site, so that each address is configured once; by site.
+      type: dict
+      sample: {graphite: ["8080"]}
+    elsewhere:
+      description: The C(Listen) directives in the rest of the configuration that are in force.
+      type: list
+      elements: dict
+      contains:
+        argument:
+          description: Argument of the directive.
+          type: str
+          sample: "80"
+        path:
+          description: Path of the file.
+          type: str
+          sample: /etc/apache2/ports.conf
+        line:
+          description: Number of the line.
+          type: int
+          sample: 5
+    unused_listens:
+      description: C(Listen) directives of the package that no site needs, on ports that another process uses.
+      type: list
+      elements: dict
+      contains:
+        argument:
+          description: Argument of the directive.
+          type: str
+          sample: "80"
+        holder:
+          description: Who holds the port.
+          type: str
+          sample: nginx, process 12, unit nginx.service
+    ports_file:
+      description: Path and content of C(ports.conf) without RV(apache.unused_listens); null if there are none.
+      type: dict
+      sample: {path: /etc/apache2/ports.conf, content: "# Listen 80\n"}
+    replaced_sites:
+      description: Enabled sites that serve one of the applications in C(replaces) of the sites.
+      type: list
+      elements: str
+      sample: [graphite-by-hand]
+    enabled_sites:
+      description: Names of the enabled sites.
+      type: list
+      elements: str
+      sample: [000-default, graphite]
+    enabled_modules:
+      description: Names of the enabled modules.
+      type: list
+      elements: str
+      sample: [alias, headers, wsgi]
+    default_site_changed:
+      description: Whether the default site or its page differs from the package.
+      type: bool
+      sample: false
+    run_user:
+      description: User that Apache runs as, from C(envvars).
+      type: str
+      sample: www-data
+    run_group:
+      description: Group that Apache runs as, from C(envvars).
+      type: str
+      sample: www-data
 by_hand:
   description: Ids of the processes to replace, by component.
   returned: success
@@ -360,7 +464,7 @@ readonly_kernel_settings:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._host import requirements
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, requirements
 
 
 def _list_of(**options: dict) -> dict:
@@ -407,6 +511,14 @@ COMPONENT = {
     "time_zones": _list_of(variable=TEXT, name=TEXT),
     "paths": {"type": "list", "elements": "path", "default": []},
     "kernel_settings": TEXTS,
+    "apache": {
+        "type": "dict",
+        "options": {
+            "sites": {"type": "list", "elements": "dict", "default": []},
+            "disable_default_site": {"type": "bool", "default": False},
+            "directory": {"type": "path", "default": apache.ROOT},
+        },
+    },
     "problems": TEXTS,
     "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS),
 }
@@ -434,6 +546,7 @@ def main() -> None:
         missing=examination.missing,
         unverified=examination.unverified,
         python_versions=examination.python_versions,
+        apache=examination.apache,
         by_hand=examination.by_hand,
         missing_users=requirements.missing_users(users),
         missing_groups=requirements.missing_groups(users),

@@ -202,9 +202,11 @@ def test_the_account_of_apache_is_read(tmp_path):
 
 
 def test_the_module_returns_what_the_role_needs(run_module, tmp_path):
-    result = run_module("apache_info", "--check", sites=[site("graphite", port=47113)], directory=str(tmp_path))
-    assert result["listens"] == {"graphite": ["47113"]}
-    assert (result["installed"], result["problems"], result["enabled_modules"]) == (False, [], [])
+    wanted = {"sites": [site("graphite", port=47113)], "directory": str(tmp_path)}
+    result = run_module("host_requirements_info", "--check", components=[{"component": "web", "apache": wanted}, {"component": "other"}])
+    found = result["apache"]
+    assert found["listens"] == {"graphite": ["47113"]}
+    assert (found["installed"], found["problems"], found["enabled_modules"]) == (False, [], [])
 
 
 def test_two_sites_at_the_same_place_are_refused():

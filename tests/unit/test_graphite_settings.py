@@ -48,6 +48,7 @@ class Host:
         self.key = self.configuration / "secret_key"
         self.urls = self.configuration / "local_urls.py"
         self.script = self.configuration / "application.wsgi"
+        self.obsolete = self.configuration / "obsolete"
 
     def content(self, more="", database="graphite.db"):
         return (
@@ -66,7 +67,11 @@ class Host:
             path=str(self.path),
             content=self.content() if content is None else content,
             secret_key_file=str(self.key),
-            files=[{"path": str(self.urls), "content": urls}, {"path": str(self.script), "content": script}],
+            files=[
+                {"path": str(self.urls), "content": urls},
+                {"path": str(self.script), "content": script},
+                {"path": str(self.obsolete), "state": "absent"},
+            ],
             wsgi_script=str(self.script),
             **arguments,
         )
@@ -111,6 +116,17 @@ def test_settings_are_written_once_for_the_application_alone(site):
     assert second["secret_key"] == "kept"
     assert key.strip() not in str(first)
     assert site.key.read_text() == key
+
+
+def test_a_file_that_is_not_to_be_there_is_removed_with_the_settings(site):
+    assert site.write()["changed"]
+    site.obsolete.write_text("a job\n")
+    checked = site.write("--check")
+    assert checked["changed_paths"] == [str(site.obsolete)], checked
+    assert site.obsolete.exists()
+    assert site.write()["changed_paths"] == [str(site.obsolete)]
+    assert not site.obsolete.exists()
+    assert not site.write()["changed"]
 
 
 @pytest.mark.parametrize("flags", [(), ("--check",)])

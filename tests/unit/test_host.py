@@ -120,7 +120,10 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
     assert "void" not in problems
     assert "never_imported" not in problems
     assert result["missing"] == {"store": ["no-such-package-anywhere"], "sender": ["nowhere-either"], "reader": []}
-    assert result["unverified"] == ["store", "sender"]
+    assert result["unverified"] == [
+        {"component": "store", "python": sys.executable, "modules": ["never_imported"]},
+        {"component": "sender", "python": sys.executable, "modules": ["nowhere_to_be_found"]},
+    ]
     assert result["missing_users"] == ["no-such-user"]
     assert result["missing_groups"] == ["no-such-user"]
     assert result["paths"] == [__file__]
@@ -253,6 +256,7 @@ def archive(tmp_path, monkeypatch):
         Acquire::Retries "0"; Acquire::http::Proxy "DIRECT";'''
     )
     monkeypatch.setenv("APT_CONFIG", str(configuration))
+    monkeypatch.setattr(apt, "_LISTS", (str(tmp_path / "state/lists/partial"),))
     return sources
 
 
@@ -260,8 +264,13 @@ def test_a_dead_source_is_a_warning_that_names_it(archive):
     warnings = apt.refuse_uninstallable(["metricstack-test"], timeout=5)
     assert any("127.0.0.1:9" in warning for warning in warnings)
     assert apt.refuse_uninstallable(["metricstack-test"], timeout=5) == []
-    assert apt.is_available("metricstack-test")
-    assert not apt.is_available("no-such-package-anywhere")
+    assert apt.available_packages(("metricstack-test", "no-such-package-anywhere")) == {"metricstack-test"}
+
+
+def test_old_package_lists_are_fetched_before_a_plan_is_made_with_them(archive, tmp_path):
+    apt.refuse_uninstallable(["metricstack-test"], timeout=5)
+    os.utime(tmp_path / "state/lists/partial", (0, 0))
+    assert any("127.0.0.1:9" in warning for warning in apt.refuse_uninstallable(["metricstack-test"], timeout=5))
 
 
 def test_a_package_that_only_a_dead_source_may_have_is_refused_with_the_source(archive):

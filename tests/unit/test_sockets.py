@@ -17,8 +17,8 @@ tcp LISTEN 0      511                *:2004       *:*
 """
 
 
-def wanted(protocol, address, port):
-    return [{"variable": "the_port", "protocol": protocol, "address": address, "ports": [port]}]
+def wanted(protocol, address, port, units=""):
+    return {"variable": "the_port", "protocol": protocol, "address": address, "ports": [port], "units": units}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def wanted(protocol, address, port):
     ],
 )
 def test_who_is_in_the_way_is_named(socket, words):
-    (holder,) = port_holders(SOCKETS, socket, r"statsd\.service")
+    (holder,) = port_holders(parse_sockets(SOCKETS), {**socket, "units": r"statsd\.service"})
     assert words in holder["problem"]
 
 
@@ -49,14 +49,14 @@ def test_who_is_in_the_way_is_named(socket, words):
     ],
 )
 def test_others_and_ones_own_are_not_in_the_way(socket):
-    assert port_holders(SOCKETS, socket, r"carbon-cache(@.+)?\.service") == []
+    assert port_holders(parse_sockets(SOCKETS), {**socket, "units": r"carbon-cache(@.+)?\.service"}) == []
 
 
 def test_instances_of_a_template_are_their_own_units():
     line = r"tcp LISTEN 0 1 127.0.0.1:8019 0.0.0.0:* cgroup:/docker/1/system.slice/system-go\x2druntime.slice/go-runtime@old.service"
     (socket,) = parse_sockets(line)
     assert socket.unit == "go-runtime@old.service"
-    assert port_holders(line, wanted("tcp", "127.0.0.1", 8019), r"go-runtime@.+\.service") == []
+    assert port_holders([socket], wanted("tcp", "127.0.0.1", 8019, r"go-runtime@.+\.service")) == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,12 @@ SETTINGS_ARGUMENT_SPEC: dict = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
+        "options": {
+            "path": {"type": "path", "required": True},
+            "content": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+        "required_if": [("state", "present", ["content"])],
     },
     "wsgi_script": {"type": "path"},
 }
@@ -44,7 +49,10 @@ class SettingsFiles:
         self.key_path: str = parameters["secret_key_file"]
         self.current = read(self.path)
         self.manual = manual_settings.examine(self.path, self.current or "", parameters["content"], parameters["python"])
-        self.sources: dict[str, str] = {item["path"]: item["content"] for item in parameters["files"]}
+        # The content of a file that is not to be there is None.
+        self.sources: dict[str, str | None] = {
+            item["path"]: item["content"] if item["state"] == "present" else None for item in parameters["files"]
+        }
         self.sources[self.path] = parameters["content"]
         self.key_origin, self.key = self._wanted_key(parameters["secret_key"])
 
@@ -60,7 +68,7 @@ class SettingsFiles:
         return "generated", "".join(secrets.choice(string.ascii_letters + string.digits) for _position in range(64))
 
     @property
-    def differing(self) -> dict[str, str]:
+    def differing(self) -> dict[str, str | None]:
         """The sources that are not in their files yet, by path; the settings are the last."""
         return {path: content for path, content in self.sources.items() if read(path) != content}
 
@@ -68,7 +76,8 @@ class SettingsFiles:
     def candidate(self) -> dict:
         """Arguments that let an ``Application`` load what is wanted instead of what is in the files."""
         secret_key = None if self.key is None else {"path": self.key_path, "content": self.key}
-        return {"sources": self.differing, "secret_key": secret_key}
+        sources = {path: content for path, content in self.differing.items() if content is not None}
+        return {"sources": sources, "secret_key": secret_key}
 
     @property
     def is_complete(self) -> bool:

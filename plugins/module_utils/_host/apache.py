@@ -14,8 +14,10 @@ import hashlib
 import os
 import re
 import shlex
+import socket
 from typing import Callable, Iterator, NamedTuple
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, holders
 
 ROOT = "/etc/apache2"
@@ -295,7 +297,7 @@ class Examination:
         if self.configuration.installed:
             with open(path, encoding="utf-8", errors="surrogateescape") as stream:
                 text = stream.read()
-        return {"path": path, "content": without_listens(text, {listen.line: socket.owner for listen, socket in self.unused})}
+        return {"path": path, "content": without_listens(text, {listen.line: holder.owner for listen, holder in self.unused})}
 
     def problems(self) -> list[str]:
         """Return one message for each socket that Apache would open and could not, or that a site would not get."""
@@ -305,9 +307,9 @@ class Examination:
             where = f"apache_wsgi_sites: site '{site['name']}'"
             port = site_port(site)
             addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
-            for socket in {holder for address in addresses for holder in holders(self._sockets, "tcp", address, int(port), UNIT)}:
+            for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}:
                 problems.append(
-                    f"{where} has port {port}, but {socket.owner} holds {socket.local} ({socket.protocol}). Stop it ({socket.cure}),"
+                    f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.cure}),"
                     f" or give the site another port{_PORT_VARIABLES.get(site['name'], '')}."
                 )
             narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
@@ -321,9 +323,9 @@ class Examination:
             if port in site_ports or not port.isdigit():
                 continue
             problems += [
-                f"Apache would listen on port {port} ({listen.path}, line {listen.line}), but {socket.owner} holds {socket.local}"
-                f" ({socket.protocol}). Stop it ({socket.cure}), or take the Listen directive out."
-                for socket in holders(self._sockets, "tcp", address, int(port), UNIT)
+                f"Apache would listen on port {port} ({listen.path}, line {listen.line}), but {holder.owner} holds {holder.local}"
+                f" ({holder.protocol}). Stop it ({holder.cure}), or take the Listen directive out."
+                for holder in holders(self._sockets, "tcp", address, int(port), UNIT)
             ]
         return sorted(set(problems))
 
@@ -400,3 +402,36 @@ class Examination:
             if in_the_way:
                 found.append((listen, in_the_way[0]))
         return found
+
+
+def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool) -> dict:
+    """Return the result of an examination, as the module ``host_requirements_info`` documents it."""
+    examination = Examination(root, sites, sockets, _packaged_checksum(), _host_names, disable_default_site)
+    account = run_account(root)
+    return {
+        "installed": examination.configuration.installed,
+        "problems": examination.problems(),
+        "shadows": examination.shadows(),
+        "listens": examination.listens,
+        "elsewhere": [listen._asdict() for listen in examination.elsewhere],
+        "unused_listens": [{"argument": listen.argument, "holder": holder.owner} for listen, holder in examination.unused],
+        "ports_file": examination.ports_file(),
+        "replaced_sites": examination.replaced,
+        "enabled_sites": examination.enabled_sites(),
+        "enabled_modules": examination.enabled_modules(),
+        "default_site_changed": examination.default_site_changed,
+        "run_user": account["user"],
+        "run_group": account["group"],
+    }
+
+
+def _packaged_checksum() -> str:
+    """Return the MD5 sum of the default site in the installed package, as dpkg knows it."""
+    known = run(["dpkg-query", "--show", "--showformat", r"${Conffiles}\n", "apache2"]).stdout
+    match = re.search(rf"/sites-available/{DEFAULT_SITE}\.conf ([0-9a-f]{{32}})", known)
+    return match[1] if match else "unknown"
+
+
+def _host_names() -> list[str]:
+    """Return the names that a virtual host without a name takes; asking for them may take a server's time."""
+    return sorted({socket.gethostname(), socket.getfqdn()} - {"localhost"})

@@ -19,7 +19,8 @@ INSTALLED = ("installed", "triggers-awaited", "triggers-pending")
 _ABSENT = ("not-installed", "config-files")
 # Seconds for which fetched package lists are used before an installation, as a mirror soon drops replaced versions.
 _LISTS_VALID = 3600
-_LISTS = ("/var/lib/apt/periodic/update-success-stamp", "/var/lib/apt/lists")
+# An update that finds nothing new writes to the last of these directories only.
+_LISTS = ("/var/lib/apt/periodic/update-success-stamp", "/var/lib/apt/lists", "/var/lib/apt/lists/partial")
 
 
 class PackageError(Exception):
@@ -69,22 +70,22 @@ def read_requested() -> set[str]:
     return set(_run(["apt-mark", "showmanual"]).split())
 
 
-def is_available(package: str) -> bool:
-    """Return whether the package lists of the host have a version of the package that could be installed."""
-    return bool(re.search(r"(?m)^ *Candidate: (?!\(none\))", _run(["apt-cache", "policy", package])))
+def available_packages(packages: tuple[str, ...]) -> set[str]:
+    """Return those of the packages of which the package lists of the host have a version that could be installed."""
+    return set(re.findall(r"(?m)^(\S+):\n(?: .*\n)*? +Candidate: (?!\(none\))", _run(["apt-cache", "policy", *packages])))
 
 
 def refuse_uninstallable(packages: list[str], timeout: float) -> list[str]:
     """Raise :class:`UninstallableError` unless apt could install the packages.
 
-    Where the package lists do not have them, the lists are fetched, with a wait of ``timeout`` seconds for other processes.
-    Returns a warning for each source that could not be fetched and each process that was waited for.
+    Package lists that are older than an hour or do not have the packages are fetched, with a wait of ``timeout`` seconds for other
+    processes. Returns a warning for each source that could not be fetched and each process that was waited for.
     """
-    warnings: list[str] = []
+    warnings = refresh_old_lists(timeout)
     try:
         removals = plan("install", *packages)[1]
     except PackageError:
-        warnings = refresh_lists(timeout)
+        warnings += refresh_lists(timeout)
         try:
             removals = plan("install", *packages)[1]
         except PackageError as error:

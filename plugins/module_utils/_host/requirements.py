@@ -13,9 +13,9 @@ import pwd
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
-from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, by_hand, directories, imports, time_zones
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, apt, by_hand, directories, imports, time_zones
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import port_holders
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, port_holders, read_sockets
 
 _SYSTEMD = "/run/systemd/system"
 
@@ -24,8 +24,8 @@ class Examination:
     """One look at a host on behalf of all components.
 
     ``problems`` and ``warnings`` are messages. ``missing`` are packages by component, ``by_hand`` are ids of processes by
-    component, ``unverified`` are the components whose Python modules cannot be imported yet, ``python_versions`` are versions
-    by interpreter.
+    component, ``unverified`` are the imports that cannot be tried yet, each with its component, ``python_versions`` are versions by
+    interpreter, ``apache`` is what :func:`apache.describe` returns.
     """
 
     def __init__(self, components: list[dict], lock_timeout: float) -> None:
@@ -34,9 +34,10 @@ class Examination:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.missing: dict[str, list[str]] = {component["component"]: [] for component in components}
-        self.unverified: list[str] = []
+        self.unverified: list[dict] = []
         self.by_hand: dict[str, list[int]] = {component["component"]: [] for component in components}
         self.python_versions: dict[str, str] = {}
+        self.apache: dict | None = None
         self._states: dict[str, str] = {}
 
     def examine(self) -> None:
@@ -49,7 +50,10 @@ class Examination:
         except apt.PackageError as error:
             self.problems.append(str(error))
         self._examine_interpreters()
-        self._examine_sockets()
+        # Without the program, which a component's packages then include, the process is unknown.
+        sockets = read_sockets()
+        self._examine_sockets(sockets)
+        self._examine_apache(sockets)
         for component in self._components:
             for entry in component["directories"]:
                 self.problems += directories.directory_problems(entry["variable"], entry["path"], entry["user"])
@@ -110,7 +114,7 @@ class Examination:
                 if time_zones.exists(zone["name"]):
                     continue
                 installed = {name for name, state in self._states.items() if state in apt.INSTALLED}
-                available = {name for name in time_zones.PACKAGES if apt.is_available(name)}
+                available = apt.available_packages(time_zones.PACKAGES)
                 packages = time_zones.packages_for(zone["name"], installed, available)
                 if not packages:
                     self.problems.append(time_zones.problem(zone["variable"], zone["name"]))
@@ -120,19 +124,20 @@ class Examination:
         questions = []
         for component in self._components:
             for wanted in component["imports"]:
+                question = {"component": component["component"], **wanted}
                 if self._lacking(needed_packages(component)) or not os.path.exists(wanted["python"]):
-                    self.unverified.append(component["component"])
+                    self.unverified.append(question)
                 else:
-                    questions.append((component["component"], wanted))
+                    questions.append(question)
         # Each is a process of its own, which takes half a second.
         with ThreadPoolExecutor() as pool:
-            answers = pool.map(lambda question: imports.ask(question[1]["python"], question[1]["modules"]), questions)
-            for (name, wanted), answer in zip(questions, answers):
+            answers = pool.map(lambda question: imports.ask(question["python"], question["modules"]), questions)
+            for question, answer in zip(questions, answers):
                 if answer["error"]:
-                    self.problems.append(f"{wanted['python']} cannot import {', '.join(wanted['modules'])}: {answer['error']}")
+                    self.problems.append(f"{question['python']} cannot import {', '.join(question['modules'])}: {answer['error']}")
                 if answer["missing"]:
-                    self.unverified.append(name)
-                self._add_missing(name, [imports.CURES[module] for module in answer["missing"]])
+                    self.unverified.append(question)
+                self._add_missing(question["component"], [imports.CURES[module] for module in answer["missing"]])
 
     def _add_missing(self, component: str, packages: list[str]) -> None:
         self.missing[component] += [package for package in packages if package not in self.missing[component]]
@@ -146,12 +151,18 @@ class Examination:
                 if not version or not _numbers(wanted["minimum"]) <= _numbers(version) < _numbers(wanted["below"]):
                     self.problems.append(f"{python} is {f'Python {version}' if version else 'missing'}, but {wanted['problem']}")
 
-    def _examine_sockets(self) -> None:
-        # Without the program, which a component's packages then include, the process is unknown.
-        sockets = run(["ss", "-Hltunp", "--cgroup"]).stdout
+    def _examine_apache(self, sockets: list[Socket]) -> None:
+        for component in self._components:
+            if component["apache"] is not None:
+                wanted = component["apache"]
+                self.apache = apache.describe(wanted["directory"], wanted["sites"], sockets, wanted["disable_default_site"])
+                self.problems += self.apache["problems"]
+                self.warnings += self.apache["shadows"]
+
+    def _examine_sockets(self, sockets: list[Socket]) -> None:
         for component in self._components:
             for wanted in component["sockets"]:
-                for holder in port_holders(sockets, [wanted], wanted["units"]):
+                for holder in port_holders(sockets, wanted):
                     takeover = component["takeover"]
                     if takeover and holder["pid"] and by_hand.started_by_hand(holder["pid"], takeover["programs"], takeover["command"]):
                         if holder["pid"] not in self.by_hand[component["component"]]:

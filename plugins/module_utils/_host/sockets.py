@@ -108,20 +108,19 @@ def holders(sockets: list[Socket], protocol: str, address: str, port: int, own_u
     ]
 
 
-def port_holders(sockets: str, wanted: list[dict], own_units: str) -> list[dict]:
-    """Return the sockets in the way of ``wanted``, each with a message under ``problem``.
+def port_holders(sockets: list[Socket], wanted: dict) -> list[dict]:
+    """Return those of ``sockets`` in the way of ``wanted``, each with a message under ``problem``.
 
-    ``sockets`` is what ``ss -Hltunp --cgroup`` prints, ``wanted`` has ``variable``, ``protocol``, ``address`` and ``ports``
-    of the sockets to open; those of units that match ``own_units`` are not a conflict.
+    ``wanted`` has ``variable``, ``protocol``, ``address`` and ``ports`` of the sockets to open; those of units that match its regular
+    expression ``units`` are not a conflict.
     """
     return [
         {
             "pid": holder.pids[0] if holder.pids else None,
             "unit": holder.unit if holder.unit.endswith(".service") else "",
-            "problem": f"{socket['variable']} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol})."
+            "problem": f"{wanted['variable']} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol})."
             f" Stop it ({holder.cure}), or give another port.",
         }
-        for socket in wanted
-        for port in socket["ports"]
-        for holder in holders(parse_sockets(sockets), socket["protocol"], socket["address"], int(port), own_units)
+        for port in wanted["ports"]
+        for holder in holders(sockets, wanted["protocol"], wanted["address"], int(port), wanted["units"])
     ]

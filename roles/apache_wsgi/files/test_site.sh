@@ -14,5 +14,7 @@ for enabled in /etc/apache2/sites-enabled/*.conf; do
   case " $* " in *" $name "*) continue ;; esac
   if [ -e "$enabled" ]; then echo "Include $enabled" >> "$config"; fi
 done
+# Directives of the site need the module, which is enabled together with the site.
+[ -e /etc/apache2/mods-enabled/headers.load ] || echo "Include /etc/apache2/mods-available/headers.load" >> "$config"
 echo "Include $candidate" >> "$config"
 apache2ctl -t -f "$config"
