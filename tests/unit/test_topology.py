@@ -201,6 +201,33 @@ def test_a_contradiction_is_named(case, named):
     assert [word for word in named if word not in found[0]] == [], found
 
 
+@pytest.mark.parametrize(
+    ("name", "removed"),
+    [
+        ("carbon on loopback of another host", {"s1": "statsd"}),
+        ("a web front without data", {"w1": "graphite_web"}),
+        ("a web front without data", {"c1": "carbon_cache"}),
+        ("two StatsD and one carbon", {"s1": "statsd"}),
+        ("two StatsD and one carbon", {"s2": "statsd"}),
+        ("a port of two components", {"one": "graphite_web"}),
+        ("a port of two components", {"one": "apache_wsgi"}),
+        ("a UDP receiver on StatsD's port", {"one": "statsd"}),
+        ("a flush interval that is not the finest retention", {"one": "statsd"}),
+    ],
+)
+def test_a_component_that_is_to_be_removed_contradicts_nothing(name, removed):
+    (host, groups, variables), _named = PROBLEMS[name]
+    states = {other: {f"{role}_state": "absent"} for other, role in removed.items()}
+    everything = {other: {**variables.get(other, {}), **states.get(other, {})} for other in {*variables, *states}}
+    assert problems(host, groups, **everything) == []
+
+
+def test_only_the_missing_receiver_is_named_where_carbon_is_to_be_removed():
+    variables = {"carbon_cache_state": "absent", "statsd_flush_interval": 60000, "graphite_web_port": 2003}
+    (problem,) = problems("one", {"all": ["one"]}, one=variables)
+    assert "sends to carbon on one, where carbon_cache_state is absent" in problem
+
+
 def test_two_statsd_whose_series_differ_share_a_carbon():
     groups = {**SPLIT, "statsd": ["s1", "s2"]}
     suffixes = {host: {"statsd_config": {"graphite": {"globalSuffix": host}}} for host in ("s1", "s2")}

@@ -59,10 +59,13 @@ def prune_program(directory: str) -> list[dict]:
 
 def carbon_cache_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``carbon_cache_``."""
+    directory_problems = list(filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]))
+    if variables.get("state") == "absent":
+        return directory_problems
     return [
         *_instance_problems(variables["instances"]),
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
-        *filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]),
+        *directory_problems,
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
         *expected_series_problems(
             "carbon_cache_expected_series", variables["expected_series"], "carbon_cache_storage_schemas", variables["storage_schemas"]
