@@ -310,8 +310,9 @@ class HostView:
                 for instance in self._value(self._host, "carbon_cache_instances"):
                     found.append(("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)))
             settings = self._value(self._host, "carbon_cache_settings") or {}
-            if _number(settings.get("PICKLE_RECEIVER_PORT")):
-                found.append(("carbon", "carbon_cache_settings", "tcp", address, settings["PICKLE_RECEIVER_PORT"]))
+            for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT"):
+                if _number(settings.get(name)):
+                    found.append(("carbon", "carbon_cache_settings", "tcp", address, settings[name]))
             if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
                 found.append(("carbon", "carbon_cache_settings", "udp", address, settings.get("UDP_RECEIVER_PORT", 2003)))
         if "graphite_web" in self.components and self._keeps("apache_wsgi"):

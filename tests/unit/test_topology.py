@@ -178,6 +178,10 @@ PROBLEMS = {
         ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"PICKLE_RECEIVER_PORT": 80}}}),
         ["carbon_cache_settings", "graphite_web_port", "80"],
     ),
+    "a protobuf receiver on a port that is taken": (
+        ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"PROTOBUF_RECEIVER_PORT": "80"}}}),
+        ["carbon_cache_settings", "graphite_web_port", "80"],
+    ),
     "a UDP receiver on StatsD's port": (
         ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"ENABLE_UDP_LISTENER": "true", "UDP_RECEIVER_PORT": 8125}}}),
         ["carbon_cache_settings", "statsd_port", "UDP port 8125"],

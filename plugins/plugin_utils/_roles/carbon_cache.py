@@ -32,6 +32,7 @@ OWNED_SETTINGS = (
     "CACHE_QUERY_PORT",
     "LOCAL_DATA_DIR",
     "PICKLE_RECEIVER_INTERFACE",
+    "PROTOBUF_RECEIVER_INTERFACE",
     "UDP_RECEIVER_INTERFACE",
 )
 
@@ -117,7 +118,7 @@ def _receiver_problems(settings: dict, instances: list[dict]) -> list[str]:
     """Refuse receivers that all instances would open on the same port: a series would land in any of their caches."""
     if len(instances) < 2:
         return []
-    shared = [name for name in ("PICKLE_RECEIVER_PORT",) if str(settings.get(name, 0)) not in ("0", "")]
+    shared = [name for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT") if str(settings.get(name, 0)) not in ("0", "")]
     shared += [name for name in ("ENABLE_UDP_LISTENER",) if boolean(settings.get(name, False), strict=False)]
     return [
         f"carbon_cache_settings has {name}: {settings[name]}, and carbon_cache_instances has {len(instances)} instances, which would share"
