@@ -96,6 +96,17 @@ def test_every_playbook_is_described():
     assert sorted(described) == sorted(path.name for path in (ROOT / "playbooks").glob("*.yml"))
 
 
+def test_uninstall_knows_every_owner_of_packages_that_the_playbooks_install():
+    tasks = {path.stem: load(str(path)) for path in sorted((ROOT / "playbooks").glob("*.yml"))}
+    by_state: dict[str, set[str]] = {"present": set(), "absent": set()}
+    for play in (play for plays in tasks.values() for play in plays):
+        for task in play.get("tasks", []):
+            arguments = task.get("metricstack.graphite.packages", {})
+            if isinstance(arguments.get("packages"), dict):
+                by_state[arguments.get("state", "present")] |= set(arguments["packages"])
+    assert by_state["present"] == by_state["absent"] == {"backup", "go_benchmark"}
+
+
 def test_documented_playbook_variables_exist():
     source = "".join(path.read_text() for path in (ROOT / "playbooks").rglob("*.yml"))
     documented = re.findall(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, by_hand, directories, imports, locks, time_zones
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.ledger import Ledger
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.ledger import Ledger, removable_packages
 
 # As an interpreter that never had the modules.
 WITHOUT = "import sys\nfor name in {names!r}: sys.modules.setdefault(name)\n"
@@ -189,6 +189,15 @@ def test_check_mode_tells_what_would_be_installed_and_records_nothing(run_module
     assert result["installed"] == {"statsd": ["not-installed-anywhere"], "web": []}
     assert "+not-installed-anywhere" in result["shown_diff"]
     assert not record.exists()
+
+
+def test_an_owner_without_named_packages_loses_all_that_a_simulated_apt_can_remove(tmp_path, monkeypatch):
+    ledger = Ledger(str(tmp_path / "ledger"))
+    ledger.add({"backup": ["borgbackup", "rsync", "gone"], "benchmark": ["wrk"], "statsd": ["rsync"]})
+    monkeypatch.setattr(apt, "read_states", lambda: dict.fromkeys(["borgbackup", "rsync", "wrk"], apt.INSTALLED[0]))
+    monkeypatch.setattr(apt, "read_requested", set)
+    monkeypatch.setattr(apt, "plan", lambda _action, *packages: ([], list(packages)))
+    assert removable_packages({"backup": [], "benchmark": []}, ledger) == (["borgbackup", "wrk"], {"rsync": "another role needs it"})
 
 
 def test_the_ledger_keeps_owners_apart_and_tools_of_any_host_out(tmp_path):
