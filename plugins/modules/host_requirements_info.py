@@ -409,6 +409,11 @@ apache:
       description: Whether the default site or its page differs from the package.
       type: bool
       sample: false
+    customizations:
+      description: Enabled sites and configuration, beside O(components[].apache.sites), that the package lacks or has with other contents.
+      type: list
+      elements: str
+      sample: [sites-enabled/other.conf]
     run_user:
       description: User that Apache runs as, from C(envvars).
       type: str
