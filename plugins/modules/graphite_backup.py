@@ -319,8 +319,8 @@ def main() -> None:
     except (borg.BackupError, OSError) as error:
         module.fail_json(msg=f"There is no new backup, and those before are as they were: {error}")
     silent = (result["manifest"]["whisper"] or {}).get("silent", {})
-    for words in silent.values():
-        module.warn(f"carbon was not asked for what it had not written yet ({words}). If it ran, its last points are not in the backup.")
+    for reason in silent.values():
+        module.warn(f"carbon was not asked for what it had not written yet ({reason}). If it ran, its last points are not in the backup.")
     module.exit_json(changed=True, **result)
 
 

@@ -189,7 +189,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.das
     DASHBOARD_SPEC,
     DASHBOARDS_SPEC,
     TargetError,
-    bring_dashboards,
+    apply_dashboards,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import DashboardError
 
@@ -204,7 +204,7 @@ def main() -> None:
     dashboards = [module.params] if module.params["dashboards"] is None else module.params["dashboards"]
     try:
         with Application(module) as application:
-            comparisons, warnings = bring_dashboards(application, dashboards, module.check_mode)
+            comparisons, warnings = apply_dashboards(application, dashboards, module.check_mode)
     except DashboardError as error:
         module.fail_json(msg=str(error))
     except TargetError as error:

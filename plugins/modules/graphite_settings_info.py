@@ -197,7 +197,7 @@ def settings_problem(module: AnsibleModule, files: SettingsFiles) -> str | None:
         with Application(module, imports=module.params["imports"], **files.candidate) as application:
             application.ask("check_site", wsgi_script=module.params["wsgi_script"], ask_database=True)
     except ApplicationError as error:
-        # What else is in the way may be cured by the installation, or by giving files to the user.
+        # What else is in the way may be remedied by the installation, or by giving files to the user.
         if error.kind in (Kind.SETTINGS, Kind.NEWER_DATABASE):
             return f"graphite_web_settings: {error}"
     return None

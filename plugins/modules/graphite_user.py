@@ -131,7 +131,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.acc
     USER_SPEC,
     USERS_SPEC,
     AccountError,
-    bring_accounts,
+    apply_accounts,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
@@ -150,7 +150,7 @@ def main() -> None:
     users = [module.params] if module.params["users"] is None else module.params["users"]
     try:
         with Application(module) as application:
-            accounts = bring_accounts(application, users, module.check_mode)
+            accounts = apply_accounts(application, users, module.check_mode)
     except AccountError as error:
         module.fail_json(msg=str(error))
     except ApplicationError as error:

@@ -319,7 +319,7 @@ class Examination:
             addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
             for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}:
                 problems.append(
-                    f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.cure}),"
+                    f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.remedy}),"
                     f" or give the site another port{_PORT_VARIABLES.get(site['name'], '')}."
                 )
             narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
@@ -334,7 +334,7 @@ class Examination:
                 continue
             problems += [
                 f"Apache would listen on port {port} ({listen.path}, line {listen.line}), but {holder.owner} holds {holder.local}"
-                f" ({holder.protocol}). Stop it ({holder.cure}), or take the Listen directive out."
+                f" ({holder.protocol}). Stop it ({holder.remedy}), or take the Listen directive out."
                 for holder in holders(self._sockets, "tcp", address, int(port), UNIT)
             ]
         return sorted(set(problems))
