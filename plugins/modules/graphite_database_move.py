@@ -22,6 +22,7 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.django.database
 options:
   database:
     description:
@@ -31,35 +32,6 @@ options:
         is replaced.
     type: dict
     required: true
-    suboptions:
-      ENGINE:
-        description: Database backend.
-        type: str
-        required: true
-      NAME:
-        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(run_as).
-        type: str
-        required: true
-      USER:
-        description: User of the database server.
-        type: str
-        default: ""
-      PASSWORD:
-        description: Password of that user.
-        type: str
-        default: ""
-      HOST:
-        description: Host of the database server, or the directory of its socket.
-        type: str
-        default: ""
-      PORT:
-        description: Port of the database server.
-        type: str
-        default: ""
-      OPTIONS:
-        description: Options of the backend; not the place for secrets.
-        type: dict
-        default: {}
 attributes:
   check_mode:
     description: Counts what would be copied, refuses what would be refused, and changes nothing.

@@ -17,46 +17,13 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.content.user
   - metricstack.graphite.content.users
 options:
   name:
     description:
       - Login name. Required without O(users).
-    type: str
-  password:
-    description:
-      - Password. Required to create a user; without it, that of an existing user stays.
-    type: str
-  update_password:
-    description:
-      - V(always) sets the password whenever it does not match; V(on_create) only for a new user.
-    type: str
-    choices: [always, on_create]
-    default: always
-  email:
-    description:
-      - E-mail address. Without it, that of an existing user stays; a new user has none.
-    type: str
-  superuser:
-    description:
-      - Whether the user may do everything.
-    type: bool
-    default: false
-  staff:
-    description:
-      - Whether the user may enter the admin pages. Without it, as O(superuser).
-    type: bool
-  active:
-    description:
-      - Whether the user may log in.
-    type: bool
-    default: true
-  state:
-    description:
-      - Whether the user exists. V(absent) deletes what belongs to the user, too.
-    type: str
-    choices: [present, absent]
-    default: present
+    required: false
 attributes:
   check_mode:
     description: Reports what would change; changes nothing.
