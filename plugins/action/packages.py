@@ -32,15 +32,15 @@ class ActionModule(ActionBase):
         self._apply(arguments, [name for names in installed.values() for name in names], "present")
         missing = any(installed.values())
         for wanted in [] if self._task.check_mode and missing else arguments.get("imports") or []:
-            cures = self._ask_imports(wanted, cured=False)["packages"]
-            if not cures:
+            providers = self._ask_imports(wanted, installed=False)["packages"]
+            if not providers:
                 continue
             component = wanted["component"]
-            self._prepare({**arguments, "packages": {component: cures}})
-            self._apply(arguments, cures, "present")
-            installed[component] = installed.get(component, []) + cures
+            self._prepare({**arguments, "packages": {component: providers}})
+            self._apply(arguments, providers, "present")
+            installed[component] = installed.get(component, []) + providers
             if not self._task.check_mode:
-                self._ask_imports(wanted, cured=True)
+                self._ask_imports(wanted, installed=True)
         return {"changed": result["changed"] or any(installed.values()), "installed": installed}
 
     def _remove(self, arguments: dict) -> dict:
@@ -57,9 +57,10 @@ class ActionModule(ActionBase):
         self._task.environment = [*(self._task.environment or []), {"PATH": result["search_path"]}]
         return result
 
-    def _ask_imports(self, wanted: dict, *, cured: bool) -> dict:
+    def _ask_imports(self, wanted: dict, *, installed: bool) -> dict:
         return self._run(
-            "metricstack.graphite.python_imports_info", {"python": wanted["python"], "modules": wanted["modules"], "cured": cured}
+            "metricstack.graphite.python_imports_info",
+            {"python": wanted["python"], "modules": wanted["modules"], "packages_installed": installed},
         )
 
     def _apply(self, arguments: dict, packages: list[str], state: str) -> None:

@@ -3,130 +3,144 @@
 
 from __future__ import annotations
 
+import textwrap
+
+_USER = r"""
+name:
+  description:
+    - Login name.
+  type: str
+  required: true
+password:
+  description:
+    - Password. Required to create a user; without it, that of an existing user stays.
+  type: str
+update_password:
+  description:
+    - V(always) sets the password whenever it does not match; V(on_create) only for a new user.
+  type: str
+  choices: [always, on_create]
+  default: always
+email:
+  description:
+    - E-mail address. Without it, that of an existing user stays; a new user has none.
+  type: str
+superuser:
+  description:
+    - Whether the user may do everything.
+  type: bool
+  default: false
+staff:
+  description:
+    - Whether the user may enter the admin pages. Without it, as C(superuser).
+  type: bool
+active:
+  description:
+    - Whether the user may log in.
+  type: bool
+  default: true
+state:
+  description:
+    - Whether the user exists. V(absent) deletes what belongs to the user, too.
+  type: str
+  choices: [present, absent]
+  default: present
+"""
+
+_DASHBOARD = r"""
+name:
+  description:
+    - Name of the dashboard, which is a part of its address. Up to 128 characters of any script, but none of
+      / ? \ & < > ~ ! @ # $ % ^ * ( ) and the backtick.
+  type: str
+  required: true
+graphs:
+  description:
+    - The graphs, in their order. Either these or C(definition) are required for a dashboard that is to exist.
+  type: list
+  elements: dict
+  suboptions:
+    targets:
+      description:
+        - Metric names, patterns or functions, as the render API takes them.
+      type: list
+      elements: str
+      required: true
+    title:
+      description:
+        - Title of the graph. Without it, graphite-web shows the target of a graph that has only one.
+      type: str
+    options:
+      description:
+        - Other parameters of the render API, such as C(vtitle), C(yMin), C(areaMode) and C(lineMode).
+      type: dict
+definition:
+  description:
+    - The dashboard as graphite-web exports it, as a dict or as JSON; the answer of C(/dashboard/load/NAME) will do. It has
+      graphs, time range, size and refresh of its own. The name in it does not matter.
+  type: json
+from:
+  description:
+    - Begin of the time range of C(graphs), relative to now.
+  type: str
+  default: -2hours
+until:
+  description:
+    - End of the time range of C(graphs), V(now) or relative to it.
+  type: str
+  default: now
+width:
+  description:
+    - Width of each of C(graphs), in pixels.
+  type: int
+  default: 600
+height:
+  description:
+    - Height of each of C(graphs), in pixels.
+  type: int
+  default: 300
+refresh:
+  description:
+    - How often the page draws C(graphs) anew, in seconds; V(0) for never.
+  type: int
+  default: 60
+state:
+  description:
+    - Whether the dashboard exists.
+  type: str
+  choices: [present, absent]
+  default: present
+"""
+
+
+def indent(text: str, width: int) -> str:
+    return textwrap.indent(text, " " * width)
+
 
 class ModuleDocFragment:
     """Options of the modules that write settings, users and dashboards."""
 
-    USERS = r"""
+    USER = f"options:{indent(_USER, 2)}"
+
+    USERS = f"""
 options:
   users:
     description:
       - Several users, each with these options. They are written in one transaction, all or none.
     type: list
     elements: dict
-    suboptions:
-      name:
-        description:
-          - Login name.
-        type: str
-        required: true
-      password:
-        description:
-          - Password. Required to create a user; without it, that of an existing user stays.
-        type: str
-      update_password:
-        description:
-          - V(always) sets the password whenever it does not match; V(on_create) only for a new user.
-        type: str
-        choices: [always, on_create]
-        default: always
-      email:
-        description:
-          - E-mail address. Without it, that of an existing user stays; a new user has none.
-        type: str
-      superuser:
-        description:
-          - Whether the user may do everything.
-        type: bool
-        default: false
-      staff:
-        description:
-          - Whether the user may enter the admin pages. Without it, as C(superuser).
-        type: bool
-      active:
-        description:
-          - Whether the user may log in.
-        type: bool
-        default: true
-      state:
-        description:
-          - Whether the user exists. V(absent) deletes what belongs to the user, too.
-        type: str
-        choices: [present, absent]
-        default: present
-"""
+    suboptions:{indent(_USER, 6)}"""
 
-    DASHBOARDS = r"""
+    DASHBOARD = f"options:{indent(_DASHBOARD, 2)}"
+
+    DASHBOARDS = f"""
 options:
   dashboards:
     description:
       - Several dashboards, each with these options. It costs what one of them costs, and if one is refused, none is written.
     type: list
     elements: dict
-    suboptions:
-      name:
-        description:
-          - Name of the dashboard, which is a part of its address. Up to 128 characters of any script, but none of
-            / ? \ & < > ~ ! @ # $ % ^ * ( ) and the backtick.
-        type: str
-        required: true
-      graphs:
-        description:
-          - The graphs, in their order. Either these or C(definition) are required for a dashboard that is to exist.
-        type: list
-        elements: dict
-        suboptions:
-          targets:
-            description:
-              - Metric names, patterns or functions, as the render API takes them.
-            type: list
-            elements: str
-            required: true
-          title:
-            description:
-              - Title of the graph. Without it, graphite-web shows the target of a graph that has only one.
-            type: str
-          options:
-            description:
-              - Other parameters of the render API, such as C(vtitle), C(yMin), C(areaMode) and C(lineMode).
-            type: dict
-      definition:
-        description:
-          - The dashboard as graphite-web exports it, as a dict or as JSON; the answer of C(/dashboard/load/NAME) will do. It has
-            graphs, time range, size and refresh of its own. The name in it does not matter.
-        type: json
-      from:
-        description:
-          - Begin of the time range of C(graphs), relative to now.
-        type: str
-        default: -2hours
-      until:
-        description:
-          - End of the time range of C(graphs), V(now) or relative to it.
-        type: str
-        default: now
-      width:
-        description:
-          - Width of each of C(graphs), in pixels.
-        type: int
-        default: 600
-      height:
-        description:
-          - Height of each of C(graphs), in pixels.
-        type: int
-        default: 300
-      refresh:
-        description:
-          - How often the page draws C(graphs) anew, in seconds; V(0) for never.
-        type: int
-        default: 60
-      state:
-        description:
-          - Whether the dashboard exists.
-        type: str
-        choices: [present, absent]
-        default: present
-"""
+    suboptions:{indent(_DASHBOARD, 6)}"""
 
     SETTINGS = r"""
 options:

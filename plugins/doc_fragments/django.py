@@ -42,3 +42,38 @@ notes:
   - The module has to run as root or as O(run_as).
   - In check mode, on a host that does not have graphite-web yet, the module reports that it would change something.
 """
+
+    DATABASE = r"""
+options:
+  database:
+    type: dict
+    suboptions:
+      ENGINE:
+        description: Database backend.
+        type: str
+        required: true
+      NAME:
+        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(run_as).
+        type: str
+        required: true
+      USER:
+        description: User of the database server.
+        type: str
+        default: ""
+      PASSWORD:
+        description: Password of that user.
+        type: str
+        default: ""
+      HOST:
+        description: Host of the database server, or the directory of its socket.
+        type: str
+        default: ""
+      PORT:
+        description: Port of the database server.
+        type: str
+        default: ""
+      OPTIONS:
+        description: Options of the backend; not the place for secrets.
+        type: dict
+        default: {}
+"""

@@ -235,7 +235,7 @@ class FileSet:
                         stderr=errors,
                     )
 
-    def bring(self, item: dict) -> None:
+    def apply(self, item: dict) -> None:
         path = item["path"]
         if item["parents"]:
             self._make_parents(path)
@@ -244,7 +244,7 @@ class FileSet:
         if differs and not self._module.check_mode:
             self._replace(item)
         attributes: dict = {}
-        attributes_differ = item["state"] in ("file", "directory") and self._bring_attributes(item, attributes)
+        attributes_differ = item["state"] in ("file", "directory") and self._apply_attributes(item, attributes)
         if not (differs or attributes_differ):
             return
         self.changed_paths.append(path)
@@ -294,7 +294,7 @@ class FileSet:
             stream.write(item["content"].encode("utf-8", "surrogateescape"))
         return candidate
 
-    def _bring_attributes(self, item: dict, diff: dict) -> bool:
+    def _apply_attributes(self, item: dict, diff: dict) -> bool:
         wanted = {name: item[name] for name in ("path", "mode", "owner", "group")}
         changed = False
         if self._module.check_mode:
@@ -334,7 +334,7 @@ def main() -> None:
     if not module.check_mode:
         files.test(items)
     for item in items:
-        files.bring(item)
+        files.apply(item)
     module.exit_json(
         changed=bool(files.changed_paths),
         changed_paths=files.changed_paths,

@@ -172,7 +172,7 @@ import re
 import tempfile
 import time
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._backup import borg, content
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
@@ -180,6 +180,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
     Application,
     ApplicationError,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.interpreter import require_library
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import WHISPER_ERROR, version, whisper
 
@@ -299,8 +300,8 @@ def main() -> None:
     )
     if module.check_mode:
         module.exit_json(changed=True, archive=None, manifest=None, repository_bytes=0, removed=[])
-    if module.params["carbonlink"] and whisper is None:
-        module.fail_json(msg=missing_required_lib("whisper"), exception=WHISPER_ERROR)
+    if module.params["carbonlink"]:
+        require_library(module, "whisper", WHISPER_ERROR)
     try:
         result = back_up(module)
     except tree.LeaseTimeoutError as error:
@@ -319,8 +320,8 @@ def main() -> None:
     except (borg.BackupError, OSError) as error:
         module.fail_json(msg=f"There is no new backup, and those before are as they were: {error}")
     silent = (result["manifest"]["whisper"] or {}).get("silent", {})
-    for words in silent.values():
-        module.warn(f"carbon was not asked for what it had not written yet ({words}). If it ran, its last points are not in the backup.")
+    for reason in silent.values():
+        module.warn(f"carbon was not asked for what it had not written yet ({reason}). If it ran, its last points are not in the backup.")
     module.exit_json(changed=True, **result)
 
 

@@ -20,69 +20,14 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.content.dashboard
   - metricstack.graphite.content.dashboards
 options:
   name:
     description:
       - Name of the dashboard, which is a part of its address. Up to 128 characters of any script, but none of
         / ? \ & < > ~ ! @ # $ % ^ * ( ) and the backtick. Required without O(dashboards).
-    type: str
-  graphs:
-    description:
-      - The graphs, in their order. With O(state=present), either this or O(definition) is required.
-    type: list
-    elements: dict
-    suboptions:
-      targets:
-        description:
-          - Metric names, patterns or functions, as the render API takes them.
-        type: list
-        elements: str
-        required: true
-      title:
-        description:
-          - Title of the graph. Without it, graphite-web shows the target of a graph that has only one.
-        type: str
-      options:
-        description:
-          - Other parameters of the render API, such as C(vtitle), C(yMin), C(areaMode) and C(lineMode).
-        type: dict
-  definition:
-    description:
-      - The dashboard as graphite-web exports it, as a dict or as JSON; the answer of C(/dashboard/load/NAME) will do. It has
-        graphs, time range, size and refresh of its own. The name in it does not matter.
-    type: json
-  from:
-    description:
-      - Begin of the time range of O(graphs), relative to now.
-    type: str
-    default: -2hours
-  until:
-    description:
-      - End of the time range of O(graphs), V(now) or relative to it.
-    type: str
-    default: now
-  width:
-    description:
-      - Width of each of O(graphs), in pixels.
-    type: int
-    default: 600
-  height:
-    description:
-      - Height of each of O(graphs), in pixels.
-    type: int
-    default: 300
-  refresh:
-    description:
-      - How often the page draws O(graphs) anew, in seconds; V(0) for never.
-    type: int
-    default: 60
-  state:
-    description:
-      - Whether the dashboard exists.
-    type: str
-    choices: [present, absent]
-    default: present
+    required: false
 attributes:
   check_mode:
     description: Reports what would change, and refuses what would be refused; changes nothing.
@@ -189,7 +134,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.das
     DASHBOARD_SPEC,
     DASHBOARDS_SPEC,
     TargetError,
-    bring_dashboards,
+    apply_dashboards,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import DashboardError
 
@@ -204,7 +149,7 @@ def main() -> None:
     dashboards = [module.params] if module.params["dashboards"] is None else module.params["dashboards"]
     try:
         with Application(module) as application:
-            comparisons, warnings = bring_dashboards(application, dashboards, module.check_mode)
+            comparisons, warnings = apply_dashboards(application, dashboards, module.check_mode)
     except DashboardError as error:
         module.fail_json(msg=str(error))
     except TargetError as error:

@@ -109,7 +109,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.accounts import (
     USERS_SPEC,
     AccountError,
-    bring_accounts,
+    apply_accounts,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
@@ -119,7 +119,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboard_changes import (
     DASHBOARDS_SPEC,
     TargetError,
-    bring_dashboards,
+    apply_dashboards,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import DashboardError
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
@@ -167,8 +167,8 @@ def main() -> None:
                 check_site(module, application)
             schema = upgraded(module, application)
             result.update(changed=bool(schema.pending) and not module.check_mode, **schema.result)
-            accounts = bring_accounts(application, module.params["users"] or [], module.check_mode)
-            comparisons, warnings = bring_dashboards(application, module.params["dashboards"] or [], module.check_mode)
+            accounts = apply_accounts(application, module.params["users"] or [], module.check_mode)
+            comparisons, warnings = apply_dashboards(application, module.params["dashboards"] or [], module.check_mode)
     except (AccountError, DashboardError) as error:
         module.fail_json(msg=str(error), **result)
     except TargetError as error:

@@ -22,44 +22,16 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.django.database
 options:
   database:
     description:
       - The other database, as an entry of Django's setting C(DATABASES). SQLite and PostgreSQL are known.
       - A database with content of its own is refused. Only an SQLite file whose content this module has moved elsewhere before
-        (there is a file with C(.moved) at the end of its name beside it) is set aside, and what a run that ended early has left
+        (there is a file with C(.moved) at the end of its name beside it) is renamed, and what a run that ended early has left
         is replaced.
     type: dict
     required: true
-    suboptions:
-      ENGINE:
-        description: Database backend.
-        type: str
-        required: true
-      NAME:
-        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(run_as).
-        type: str
-        required: true
-      USER:
-        description: User of the database server.
-        type: str
-        default: ""
-      PASSWORD:
-        description: Password of that user.
-        type: str
-        default: ""
-      HOST:
-        description: Host of the database server, or the directory of its socket.
-        type: str
-        default: ""
-      PORT:
-        description: Port of the database server.
-        type: str
-        default: ""
-      OPTIONS:
-        description: Options of the backend; not the place for secrets.
-        type: dict
-        default: {}
 attributes:
   check_mode:
     description: Counts what would be copied, refuses what would be refused, and changes nothing.
@@ -123,7 +95,7 @@ target:
   type: dict
   contains: *database
 aside:
-  description: Where an SQLite file went that was there before; null if none was.
+  description: Path to which an SQLite file that was there before was renamed; null if there was none.
   returned: success
   type: str
   sample: /var/lib/graphite/graphite.db.before-move-20260102T030405.678901Z
@@ -138,7 +110,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
 
-CURES = {
+REMEDIES = {
     Kind.CONTENT: "Name a database without content; or, in the role graphite_web, set graphite_web_database_move to false to use this one"
     " as it is and leave the other one behind.",
     Kind.NOT_INSTALLED: "Install what the backend needs, for PostgreSQL python3-psycopg2.",
@@ -177,8 +149,8 @@ def main() -> None:
         if error.kind is Kind.NOT_INSTALLED and module.check_mode:
             module.warn(f"Cannot look into the databases before graphite-web and what its database needs are installed: {error}")
             module.exit_json(changed=True, source=None, target=None, aside=None)
-        cure = f" {CURES[error.kind]}" if error.kind in CURES else ""
-        module.fail_json(msg=f"graphite-web: {str(error).rstrip('.')}.{cure}", **error.details)
+        remedy = f" {REMEDIES[error.kind]}" if error.kind in REMEDIES else ""
+        module.fail_json(msg=f"graphite-web: {str(error).rstrip('.')}.{remedy}", **error.details)
     source = database(found["source"], found["source_rows"])
     target = database(found["target"], moved["target_rows"])
     module.exit_json(

@@ -129,7 +129,9 @@ newer:
   type: list
   elements: str
 aside:
-  description: Where that went what was on the host before, by C(whisper), C(database) and C(secret_key); what did not exist is left out.
+  description:
+    - Paths to which the previous data of the host was renamed, by C(whisper), C(database) and C(secret_key); what did not exist is left
+      out.
   returned: success
   type: dict
 configuration:
@@ -391,7 +393,7 @@ def restore(module: AnsibleModule, aside: dict[str, str]) -> dict:
         if newer and not module.params["force"]:
             raise BackupError(
                 f"the host holds newer data than {work.archive.name}: {'; '.join(newer)}."
-                " Set force (in restore.yml, graphite_restore_force) to true to set that aside and restore nevertheless"
+                " Set force (in restore.yml, graphite_restore_force) to true to rename that and restore nevertheless"
             )
         configuration = None
         if not module.check_mode:

@@ -18,6 +18,7 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.django.database
   - metricstack.graphite.content.settings
 options:
   database:
@@ -27,35 +28,6 @@ options:
       - For PostgreSQL, a connection is made as the user of the database. Where the driver is not installed yet, the distribution's
         is downloaded and unpacked into a directory that is removed afterwards.
     type: dict
-    suboptions:
-      ENGINE:
-        description: Database backend.
-        type: str
-        required: true
-      NAME:
-        description: Name of the database, or path of an SQLite file, whose directory is there and writable by O(run_as).
-        type: str
-        required: true
-      USER:
-        description: User of the database server.
-        type: str
-        default: ""
-      PASSWORD:
-        description: Password of that user.
-        type: str
-        default: ""
-      HOST:
-        description: Host of the database server, or the directory of its socket.
-        type: str
-        default: ""
-      PORT:
-        description: Port of the database server.
-        type: str
-        default: ""
-      OPTIONS:
-        description: Options of the backend; not the place for secrets.
-        type: dict
-        default: {}
   imports:
     description:
       - Modules that graphite-web needs. As long as one of them does not import, the new settings are not tested.
@@ -197,7 +169,7 @@ def settings_problem(module: AnsibleModule, files: SettingsFiles) -> str | None:
         with Application(module, imports=module.params["imports"], **files.candidate) as application:
             application.ask("check_site", wsgi_script=module.params["wsgi_script"], ask_database=True)
     except ApplicationError as error:
-        # What else is in the way may be cured by the installation, or by giving files to the user.
+        # What else is in the way may be remedied by the installation, or by giving files to the user.
         if error.kind in (Kind.SETTINGS, Kind.NEWER_DATABASE):
             return f"graphite_web_settings: {error}"
     return None

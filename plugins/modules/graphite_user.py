@@ -17,46 +17,13 @@ author:
   - metricstack maintainers (@metricstack)
 extends_documentation_fragment:
   - metricstack.graphite.django
+  - metricstack.graphite.content.user
   - metricstack.graphite.content.users
 options:
   name:
     description:
       - Login name. Required without O(users).
-    type: str
-  password:
-    description:
-      - Password. Required to create a user; without it, that of an existing user stays.
-    type: str
-  update_password:
-    description:
-      - V(always) sets the password whenever it does not match; V(on_create) only for a new user.
-    type: str
-    choices: [always, on_create]
-    default: always
-  email:
-    description:
-      - E-mail address. Without it, that of an existing user stays; a new user has none.
-    type: str
-  superuser:
-    description:
-      - Whether the user may do everything.
-    type: bool
-    default: false
-  staff:
-    description:
-      - Whether the user may enter the admin pages. Without it, as O(superuser).
-    type: bool
-  active:
-    description:
-      - Whether the user may log in.
-    type: bool
-    default: true
-  state:
-    description:
-      - Whether the user exists. V(absent) deletes what belongs to the user, too.
-    type: str
-    choices: [present, absent]
-    default: present
+    required: false
 attributes:
   check_mode:
     description: Reports what would change; changes nothing.
@@ -131,7 +98,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.acc
     USER_SPEC,
     USERS_SPEC,
     AccountError,
-    bring_accounts,
+    apply_accounts,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DJANGO_ARGUMENT_SPEC,
@@ -150,7 +117,7 @@ def main() -> None:
     users = [module.params] if module.params["users"] is None else module.params["users"]
     try:
         with Application(module) as application:
-            accounts = bring_accounts(application, users, module.check_mode)
+            accounts = apply_accounts(application, users, module.check_mode)
     except AccountError as error:
         module.fail_json(msg=str(error))
     except ApplicationError as error:

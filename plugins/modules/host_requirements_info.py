@@ -11,7 +11,7 @@ short_description: Compare a host with the requirements of components
 version_added: 2.0.0
 description:
   - Looks once, for all components of a host, for everything that would end their installation midway, and returns it as messages that
-    name the variable, its value and the cure. The module itself does not fail on them.
+    name the variable, its value and the remedy. The module itself does not fail on them.
   - Checks that systemd runs, that dpkg is in good order, that apt could install all missing packages in one transaction
     (C(apt-get --simulate)), that Python can import applications which are installed already, that no other process holds a port, that
     the sandbox of a service leaves its directories visible and writable, and that the host has a time zone.
@@ -124,7 +124,7 @@ options:
             required: true
       takeover:
         description:
-          - Processes that use a port and that the component replaces if they were started manually. Returned in RV(by_hand).
+          - Processes that use a port and that the component replaces if they were started manually. Returned in RV(manual_processes).
         type: dict
         suboptions:
           programs:
@@ -394,7 +394,7 @@ apache:
       description: Enabled sites that serve one of the applications in C(replaces) of the sites.
       type: list
       elements: str
-      sample: [graphite-by-hand]
+      sample: [graphite-manual]
     enabled_sites:
       description: Names of the enabled sites.
       type: list
@@ -409,6 +409,11 @@ apache:
       description: Whether the default site or its page differs from the package.
       type: bool
       sample: false
+    customizations:
+      description: Enabled sites and configuration, beside O(components[].apache.sites), that the package lacks or has with other contents.
+      type: list
+      elements: str
+      sample: [sites-enabled/other.conf]
     run_user:
       description: User that Apache runs as, from C(envvars).
       type: str
@@ -417,7 +422,7 @@ apache:
       description: Group that Apache runs as, from C(envvars).
       type: str
       sample: www-data
-by_hand:
+manual_processes:
   description: Ids of the processes to replace, by component.
   returned: success
   type: dict
@@ -547,7 +552,7 @@ def main() -> None:
         unverified=examination.unverified,
         python_versions=examination.python_versions,
         apache=examination.apache,
-        by_hand=examination.by_hand,
+        manual_processes=examination.manual_processes,
         missing_users=requirements.missing_users(users),
         missing_groups=requirements.missing_groups(users),
         paths=[path for path in paths if os.path.exists(path)],

@@ -27,7 +27,7 @@ options:
       - The interpreter.
     type: path
     default: /usr/bin/python3
-  cured:
+  packages_installed:
     description:
       - Whether the packages have been installed. If so, the module also fails for modules that these packages should provide.
     type: bool
@@ -60,7 +60,7 @@ EXAMPLES = r"""
   metricstack.graphite.python_imports_info:
     python: /opt/graphite/venv/bin/python
     modules: [django, graphite.app_settings]
-    cured: true
+    packages_installed: true
 """
 
 RETURN = r"""
@@ -89,7 +89,7 @@ def main() -> None:
         argument_spec={
             "modules": {"type": "list", "elements": "str", "required": True},
             "python": {"type": "path", "default": "/usr/bin/python3"},
-            "cured": {"type": "bool", "default": False},
+            "packages_installed": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -99,17 +99,17 @@ def main() -> None:
         module.exit_json(changed=False, missing=[], packages=[])
     answer = imports.ask(python, names)
     missing, error = answer["missing"], answer["error"]
-    packages = [imports.CURES[name] for name in missing]
+    packages = [imports.PROVIDERS[name] for name in missing]
     if missing and not error:
         lacking = f"it has no module {', no module '.join(missing)}"
-        if module.params["cured"]:
+        if module.params["packages_installed"]:
             error = lacking
         else:
             try:
                 for warning in apt.refuse_uninstallable(packages, timeout=600):
                     module.warn(warning)
             except apt.PackageError as refusal:
-                error = f"{lacking}. {', '.join(packages)} would cure that, but cannot be installed here: {refusal}"
+                error = f"{lacking}. {', '.join(packages)} would provide that, but cannot be installed here: {refusal}"
     if error:
         module.fail_json(msg=f"{python} cannot import {', '.join(names)}; no service was touched: {error}")
     module.exit_json(changed=False, missing=missing, packages=packages)

@@ -283,7 +283,7 @@ class Services:
             key: [] for key in ("started", "restarted", "reloaded", "stopped", "enabled", "disabled", "ended_processes")
         }
 
-    def bring(self) -> None:
+    def apply(self) -> None:
         """Do everything that the call asks for; nothing in check mode."""
         states = self._current_states()
         for name, unit in self._units.items():
@@ -320,9 +320,9 @@ class Services:
                 continue
             process = run(command)
             if process.returncode != 0:
-                words = "\n".join(filter(None, (process.stdout.strip(), process.stderr.strip())))
+                output = "\n".join(filter(None, (process.stdout.strip(), process.stderr.strip())))
                 self._module.fail_json(
-                    msg=f"{name} was left as it is: {' '.join(command)} refuses its configuration.\n{words}",
+                    msg=f"{name} was left as it is: {' '.join(command)} refuses its configuration.\n{output}",
                     rc=process.returncode,
                     stdout=process.stdout,
                     stderr=process.stderr,
@@ -402,10 +402,10 @@ class Services:
                 problem = self._first_problem(states) or self._unsteady(before, states)
                 if not problem:
                     return
-            name, words = problem
+            name, reason = problem
             restarts = int(states[name].get("NRestarts") or 0) - first[name]
             if states[name]["ActiveState"] in ("failed", "inactive") or restarts >= MOST_RESTARTS or time.monotonic() > deadline:
-                self._fail(name, words + (f" (restarted {restarts} times)" if restarts else ""))
+                self._fail(name, reason + (f" (restarted {restarts} times)" if restarts else ""))
             time.sleep(0.2)
             states = services.read_states(list(self._units))
 
@@ -448,8 +448,8 @@ class Services:
                 return name, f"{name} does not stay up: it was restarted by systemd"
         return None
 
-    def _fail(self, name: str, words: str) -> None:
-        self._module.fail_json(msg=f"{words}. The last lines of its journal:\n{services.last_words(name)}", unit=name)
+    def _fail(self, name: str, reason: str) -> None:
+        self._module.fail_json(msg=f"{reason}. The last lines of its journal:\n{services.last_lines(name)}", unit=name)
 
 
 def shown_diff(actions: dict[str, tuple[str, str]], result: dict[str, list]) -> dict[str, str]:
@@ -474,7 +474,7 @@ def main() -> None:
     )
     current = Services(module)
     try:
-        current.bring()
+        current.apply()
     except services.ServiceError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

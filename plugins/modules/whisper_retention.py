@@ -128,7 +128,7 @@ relabelled:
   returned: success
   type: int
 set_aside:
-  description: Number of files that were set aside.
+  description: Number of corrupt files that were renamed.
   returned: success
   type: int
 carried_over:
@@ -290,7 +290,7 @@ class Retention:
 
         return self._sum(in_parallel(self._processes, work, lambda done: self._module.log(f"looked at {done} names")))
 
-    def bring(self, found: Report) -> tuple[Report, list[str]]:
+    def rewrite(self, found: Report) -> tuple[Report, list[str]]:
         """Rewrite the tree according to the rules; return a report, and the reasons for giving up, if any."""
 
         # What frees room comes first.
@@ -303,7 +303,7 @@ class Retention:
             try:
                 for growing in passes:
                     for entry in self._share(worker, report):
-                        reshaper.bring(entry, growing)
+                        reshaper.rewrite(entry, growing)
                         worker.count()
             except StoppedError:
                 pass
@@ -468,7 +468,7 @@ def run(module: AnsibleModule, rules: StorageRules, top: int) -> None:
         module.warn(text)
     if module.check_mode or not todo:
         module.exit_json(changed=todo > 0, **result)
-    done, reasons = retention.bring(found)
+    done, reasons = retention.rewrite(found)
     result.update({name: done.counts[name] for name in ("reshaped", "relabelled", "recovered", "carried_over", "set_aside")})
     failures = done.names.get("failed", []) + done.names.get("unsettled", [])
     changed = any(done.counts[name] for name in ("reshaped", "relabelled", "recovered", "set_aside"))

@@ -157,6 +157,10 @@ class Inventory:
         """Return the value of a host's variable, or else the role's default."""
         return self._variables(host)[name] if self.is_set(host, name) else self._defaults.get(name)
 
+    def keeps(self, host: str, role: str) -> bool:
+        """Tell whether the inventory leaves a role's component on a host, rather than removes it."""
+        return self.own(host, f"{role}_state") != "absent"
+
     def public_address(self, host: str) -> str:
         """Return the address at which other hosts reach a host."""
         return str(self.own(host, "ansible_host") or host)
@@ -173,7 +177,7 @@ class HostView:
         """Return the dict of the host; ``docs/architecture.md`` explains the keys."""
         return {
             "components": self.components,
-            "active": [name for name in self.components if self._is_active(name)],
+            "active": [name for name in self.components if all(self._keeps(role) for role in COMPONENTS[name].roles)],
             "hosts": {name: self._inventory.hosts(name, self._host) for name in COMPONENTS},
             "sends_to": {component.name: self.target(component) for component in CHAIN if component.target},
             # In a URL on the host itself.
@@ -191,19 +195,15 @@ class HostView:
             # A host without groups could run the Go servers, and need not.
             if component.in_stack or self._inventory.has_group(component.name):
                 problems += self.target_problems(component)
-        if "statsd" in self.components:
+        if "statsd" in self.components and self._keeps("statsd"):
             problems += self._flush_problems() + self._overwriting_problems()
-        if "graphite_web" in self.components:
+        if "graphite_web" in self.components and self._keeps("graphite_web"):
             problems += self._data_problems()
         return problems
 
     @cached_property
     def components(self) -> list[str]:
         return [name for name in COMPONENTS if self._host in self._inventory.hosts(name, self._host)]
-
-    def _is_active(self, name: str) -> bool:
-        """Tell whether the inventory keeps a component of this host, rather than removes it."""
-        return all(self._own(f"{role}_state") != "absent" for role in COMPONENTS[name].roles)
 
     def target(self, component: Component) -> dict:
         """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
@@ -223,6 +223,9 @@ class HostView:
             # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where no process may listen.
             address = own_host
         return {"component": receiver.name, "host": host, "address": address, "port": port if own_port is None else own_port}
+
+    def _keeps(self, role: str) -> bool:
+        return self._inventory.keeps(self._host, role)
 
     def _own(self, name: str) -> Any:
         return self._inventory.own(self._host, name)
@@ -290,27 +293,29 @@ class HostView:
         """Return the sites of Apache, as far as they are known from the inventory: graphite-web's, and those of the user."""
         own = {"name": "graphite", "port": self._value(self._host, "graphite_web_port"), "wsgi_script": "/", "user": "_", "group": "_"}
         own["server_name"] = self._value(self._host, "graphite_web_server_name")
+        own["state"] = self._value(self._host, "graphite_web_state")
         return [own, *(self._own("apache_wsgi_sites") or [])]
 
     def _listens(self) -> list[dict]:
         """Return every socket that the host is to have, with the variable that decides its port."""
         found: list[tuple[str, str, str, Any, Any]] = []
         for component in CHAIN:
-            if component.name in self.components:
+            if component.name in self.components and self._keeps(component.roles[0]):
                 for socket in component.sockets:
                     address, port = self._value(self._host, socket.address), self._value(self._host, socket.port)
                     found.append((component.name, socket.port, socket.protocol, address, port))
-        if "carbon" in self.components:
+        if "carbon" in self.components and self._keeps("carbon_cache"):
             address = self._value(self._host, "carbon_cache_bind_address")
             for key in ("line_receiver_port", "cache_query_port"):
                 for instance in self._value(self._host, "carbon_cache_instances"):
                     found.append(("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)))
             settings = self._value(self._host, "carbon_cache_settings") or {}
-            if _number(settings.get("PICKLE_RECEIVER_PORT")):
-                found.append(("carbon", "carbon_cache_settings", "tcp", address, settings["PICKLE_RECEIVER_PORT"]))
+            for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT"):
+                if _number(settings.get(name)):
+                    found.append(("carbon", "carbon_cache_settings", "tcp", address, settings[name]))
             if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
                 found.append(("carbon", "carbon_cache_settings", "udp", address, settings.get("UDP_RECEIVER_PORT", 2003)))
-        if "graphite_web" in self.components:
+        if "graphite_web" in self.components and self._keeps("apache_wsgi"):
             for site in self.sites():
                 if site.get("wsgi_script") and site.get("state") != "absent":
                     variable = "graphite_web_port" if site["name"] == "graphite" else "apache_wsgi_sites"
@@ -319,13 +324,13 @@ class HostView:
 
     def target_problems(self, component: Component) -> list[str]:
         """Return a message if what ``component`` on this host sends would not arrive."""
-        if not component.target or component.name not in self.components or self._own(f"{component.roles[0]}_state") == "absent":
+        if not component.target or component.name not in self.components or not self._keeps(component.roles[0]):
             return []
         target = self.target(component)
         name, host = target["component"], target["host"]
         receiver = COMPONENTS[name]
-        state = f"{receiver.roles[0]}_state"
-        if self._inventory.own(host, state) == "absent":
+        if not self._inventory.keeps(host, receiver.roles[0]):
+            state = f"{receiver.roles[0]}_state"
             return [
                 f"{component.name} on {self._host} sends to {name} on {host}, where {state} is absent. Take {host} out of the group {name},"
                 f" or set {state} of {host} to present."
@@ -340,8 +345,11 @@ class HostView:
 
     def _flush_problems(self) -> list[str]:
         """A longer retention keeps only the last of several flushes, a shorter one leaves holes that roll-ups take for missing data."""
+        carbon = self._carbon()["host"]
+        if not self._inventory.keeps(carbon, "carbon_cache"):
+            return []
         interval = _number(self._value(self._host, "statsd_flush_interval"))
-        schemas = self._value(self._carbon()["host"], "carbon_cache_storage_schemas")
+        schemas = self._value(carbon, "carbon_cache_storage_schemas")
         problems: dict[str, str] = {}
         for series in statsd_series(self._value(self._host, "statsd_config"), "requests").values():
             try:
@@ -365,7 +373,9 @@ class HostView:
         statsd = COMPONENTS["statsd"]
         series = set(statsd_series(self._value(self._host, "statsd_config"), "requests").values())
         for other in self._inventory.hosts("statsd", self._host):
-            if other == self._host or HostView(self._inventory, other).target(statsd)["host"] != self.target(statsd)["host"]:
+            if other == self._host or not self._inventory.keeps(other, "statsd"):
+                continue
+            if HostView(self._inventory, other).target(statsd)["host"] != self.target(statsd)["host"]:
                 continue
             shared = series & set(statsd_series(self._value(other, "statsd_config"), "requests").values())
             if shared:
@@ -379,6 +389,8 @@ class HostView:
 
     def _data_problems(self) -> list[str]:
         carbon = self._carbon()["host"]
+        if not self._inventory.keeps(carbon, "carbon_cache"):
+            return []
         elsewhere = "CLUSTER_SERVERS" in (self._own("graphite_web_settings") or {})
         if carbon == self._host or elsewhere or self._own("graphite_web_whisper_directory") is not None:
             return []

@@ -120,18 +120,24 @@ class RoleValidation:
     def _load(self, role: str, path: str):
         return self._loader.load_from_file(str(ROOT / "roles" / role / path), trusted_as_template=True) or {}
 
+    def _templar(self, role: str, variables: dict) -> Templar:
+        return Templar(loader=self._loader, variables={**self._variables, "role_path": str(ROOT / "roles" / role), **variables})
+
+    def value(self, role: str, name: str, variables: dict):
+        """Return the value of a variable of the role, given variables of the inventory."""
+        return self._templar(role, variables).template(self._variables[name])
+
     def problems(self, role: str, variables: dict) -> list[str]:
         """Return the messages with which the role refuses the variables; those of the inventory, with no others set."""
-        variables = {**self._variables, "role_path": str(ROOT / "roles" / role), **variables}
-        templar = Templar(loader=self._loader, variables=variables)
+        templar = self._templar(role, variables)
         options = self._load(role, "meta/argument_specs.yml")["argument_specs"]["validate"]["options"]
-        given = {name: templar.template(variables[name]) for name in options if name in variables}
+        given = {name: templar.template(templar.available_variables[name]) for name in options if name in templar.available_variables}
         messages = ArgumentSpecValidator(options).validate(given).error_messages
         if messages:
             return messages
         for task in self._load(role, "tasks/validate.yml"):
             assert set(task) <= {"name", "ansible.builtin.assert", "vars"}, "a kind of task that this cannot run"
-            local = Templar(loader=self._loader, variables={**variables, **task.get("vars", {})})
+            local = self._templar(role, {**variables, **task.get("vars", {})})
             conditions = task["ansible.builtin.assert"]["that"]
             for condition in conditions if isinstance(conditions, list) else [conditions]:
                 if not local.evaluate_conditional(condition):

@@ -195,6 +195,20 @@ def test_a_site_that_does_not_is_not(examine, name, text):
     assert examine([OURS], {f"sites-enabled/{name}.conf": text}, disable_default_site=True).shadows() == []
 
 
+def test_what_differs_from_the_package_is_found(examine, tmp_path):
+    files = {f"conf-enabled/{name}.conf": name for name in ("own", "changed", "packaged")}
+    found = examine([site("graphite", state="absent")], {**files, "sites-enabled/graphite.conf": ""})
+    (tmp_path / "sites-enabled" / "000-default.conf").unlink()
+    (tmp_path / "sites-enabled" / "000-default.conf").symlink_to("../sites-available/000-default.conf")
+    (tmp_path / "sites-enabled" / "dangling.conf").symlink_to("nowhere")
+    sums = {path: apache.file_checksum(path) for path in map(str, tmp_path.glob("*/*.conf")) if not path.endswith("/own.conf")}
+    (tmp_path / "conf-enabled" / "changed.conf").write_text("otherwise")
+    assert found.customizations(sums) == ["conf-enabled/changed.conf", "conf-enabled/own.conf"]
+    # What is as another file of the package is not that file.
+    (tmp_path / "sites-enabled" / "copy.conf").write_text(DEFAULT_SITE)
+    assert "sites-enabled/copy.conf" in found.customizations(sums)
+
+
 def test_the_account_of_apache_is_read(tmp_path):
     assert apache.run_account(str(tmp_path)) == {"user": "www-data", "group": "www-data"}
     (tmp_path / "envvars").write_text("unset HOME\nexport APACHE_RUN_USER=_graphite\nexport APACHE_RUN_GROUP='staff'\n")

@@ -22,12 +22,15 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._backup import content as backup_content
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink, CarbonLinkError
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import interpreter
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import tree as whisper_tree
+from ansible_collections.metricstack.graphite.plugins.modules import graphite_backup
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """
@@ -582,3 +585,17 @@ def test_a_disk_that_takes_a_part_of_the_tree_leaves_the_one_that_was_there(host
     assert sorted(item.name for item in data.iterdir()) in ([".graphite-restore", "whisper"], ["whisper"])
     assert list(target.iterdir()) == []
     assert host.contents() == before
+
+
+def test_a_backup_runs_again_under_a_simulated_system_python_that_has_the_library(monkeypatch):
+    module = SimpleNamespace(check_mode=False, params={"carbonlink": ["127.0.0.1:7002:a"]})
+
+    def respawn(path):
+        raise SystemExit(path)
+
+    monkeypatch.setattr(graphite_backup, "AnsibleModule", lambda **_specification: module)
+    monkeypatch.setattr(graphite_backup, "WHISPER_ERROR", "ImportError")
+    monkeypatch.setattr(interpreter, "probe_interpreters_for_module", lambda paths, name: paths[0] if name == "whisper" else None)
+    monkeypatch.setattr(interpreter, "respawn_module", respawn)
+    with pytest.raises(SystemExit, match="/usr/bin/python3"):
+        graphite_backup.main()

@@ -54,3 +54,34 @@ def test_what_can_be_pruned_by():
     archive = "/var/lib/graphite/whisper-archive"
     assert problems(unused_for="1y", archive_directory=archive, schedule="Mon..Fri *-*-* 03:00 Asia/Shanghai", max_share="0.2") == []
     assert problems(unused_for="1y", max_share=1) == problems(unused_for="1y", max_share=1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "receiver"),
+    [
+        ({"PICKLE_RECEIVER_PORT": 2004}, {"protocol": "tcp", "ports": [2004]}),
+        ({"PROTOBUF_RECEIVER_PORT": "2005"}, {"protocol": "tcp", "ports": [2005]}),
+        ({"ENABLE_UDP_LISTENER": True}, {"protocol": "udp", "ports": [2003]}),
+    ],
+)
+def test_a_receiver_is_expected_on_the_host_and_refused_with_several_instances(settings, receiver, role_validation):
+    variables = {"carbon_cache_settings": settings}
+    assert role_validation.value("carbon_cache", "__carbon_cache_receivers", {}) == []
+    assert role_validation.value("carbon_cache", "__carbon_cache_receivers", variables) == [receiver]
+    instances = [*GOOD["instances"], {"name": "b", "line_receiver_port": 2103, "cache_query_port": 7102}]
+    (problem,) = carbon_cache_problems({**GOOD, "settings": settings, "instances": instances})
+    assert f"carbon_cache_settings has {min(settings)}" in problem
+
+
+@pytest.mark.parametrize("receiver", ["LINE", "PICKLE", "PROTOBUF", "UDP"])
+def test_receivers_are_bound_by_one_variable(receiver):
+    (problem,) = carbon_cache_problems({**GOOD, "settings": {f"{receiver}_RECEIVER_INTERFACE": "0.0.0.0"}})
+    assert "carbon_cache_bind_address" in problem
+
+
+def test_protobuf_is_asked_for_where_its_receiver_is_wanted(role_validation):
+    def imports(settings):
+        return role_validation.value("carbon_cache", "__carbon_cache_imports", {"carbon_cache_settings": settings})
+
+    assert "carbon.protobuf" not in imports({})
+    assert "carbon.protobuf" in imports({"PROTOBUF_RECEIVER_PORT": 2005})

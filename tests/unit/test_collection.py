@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import StorageRules
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
@@ -94,6 +96,30 @@ def test_the_readme_leads_to_every_page():
 def test_every_playbook_is_described():
     described = re.findall(r"^\| `(\w+\.yml)` \|", (ROOT / "docs" / "playbooks.md").read_text(), re.MULTILINE)
     assert sorted(described) == sorted(path.name for path in (ROOT / "playbooks").glob("*.yml"))
+
+
+def test_uninstall_knows_every_owner_of_packages_that_the_playbooks_install():
+    tasks = {path.stem: load(str(path)) for path in sorted((ROOT / "playbooks").glob("*.yml"))}
+    by_state: dict[str, set[str]] = {"present": set(), "absent": set()}
+    for play in (play for plays in tasks.values() for play in plays):
+        for task in play.get("tasks", []):
+            arguments = task.get("metricstack.graphite.packages", {})
+            if isinstance(arguments.get("packages"), dict):
+                by_state[arguments.get("state", "present")] |= set(arguments["packages"])
+    assert by_state["present"] == by_state["absent"] == {"backup", "go_benchmark"}
+
+
+@pytest.mark.parametrize(("playbook", "variable"), [("verify", "__verify_directory"), ("go_benchmark", "__benchmark_directory")])
+def test_artifacts_are_written_where_ansible_was_started(playbook, variable, monkeypatch, tmp_path):
+    loader = DataLoader()
+    play = loader.load_from_file(str(ROOT / "playbooks" / f"{playbook}.yml"), trusted_as_template=True)[-1]
+    monkeypatch.chdir(tmp_path)
+    # As in a service or in cron, or as a program leaves it that starts another one in another directory.
+    for environment in ({}, {"PWD": "/nonexistent"}):
+        monkeypatch.delenv("PWD", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert Templar(loader=loader, variables={}).template(play["vars"][variable]) == str(tmp_path / "artifacts")
 
 
 def test_documented_playbook_variables_exist():

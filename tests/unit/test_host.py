@@ -16,8 +16,15 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt, by_hand, directories, imports, locks, time_zones
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.ledger import Ledger
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import (
+    apt,
+    directories,
+    imports,
+    locks,
+    manual_processes,
+    time_zones,
+)
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.ledger import Ledger, removable_packages
 
 # As an interpreter that never had the modules.
 WITHOUT = "import sys\nfor name in {names!r}: sys.modules.setdefault(name)\n"
@@ -64,7 +71,7 @@ def test_a_cure_that_did_not_help_is_said(run_module, tmp_path):
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     (tmp_path / "application.py").write_text(WITHOUT.format(names=["imp"]) + "import imp\n")
-    result = run_module("python_imports_info", python=str(python), modules=["application"], cured=True)
+    result = run_module("python_imports_info", python=str(python), modules=["application"], packages_installed=True)
     assert "application" in result["msg"]
     assert "no module imp" in result["msg"]
 
@@ -189,6 +196,15 @@ def test_check_mode_tells_what_would_be_installed_and_records_nothing(run_module
     assert result["installed"] == {"statsd": ["not-installed-anywhere"], "web": []}
     assert "+not-installed-anywhere" in result["shown_diff"]
     assert not record.exists()
+
+
+def test_an_owner_without_named_packages_loses_all_that_a_simulated_apt_can_remove(tmp_path, monkeypatch):
+    ledger = Ledger(str(tmp_path / "ledger"))
+    ledger.add({"backup": ["borgbackup", "rsync", "gone"], "benchmark": ["wrk"], "statsd": ["rsync"]})
+    monkeypatch.setattr(apt, "read_states", lambda: dict.fromkeys(["borgbackup", "rsync", "wrk"], apt.INSTALLED[0]))
+    monkeypatch.setattr(apt, "read_requested", set)
+    monkeypatch.setattr(apt, "plan", lambda _action, *packages: ([], list(packages)))
+    assert removable_packages({"backup": [], "benchmark": []}, ledger) == (["borgbackup", "wrk"], {"rsync": "another role needs it"})
 
 
 def test_the_ledger_keeps_owners_apart_and_tools_of_any_host_out(tmp_path):
@@ -387,23 +403,23 @@ def test_links_that_lead_out_of_what_the_unit_may_write_to_are_named(srv):
     assert directories.link_problems("the_directory", str(srv / "not there yet"), []) == []
 
 
-def test_a_program_from_a_shell_is_by_hand_and_one_of_a_supervisor_is_not():
+def test_a_program_from_a_shell_is_started_manually_and_one_of_a_supervisor_is_not():
     program = [sys.executable, "-c", "import time; time.sleep(60)", "stats.js "]
     names = [Path(sys.executable).resolve().name]
     command = r"(^|[ /])stats\.js "
     with subprocess.Popen(program) as supervised:
-        assert not by_hand.started_by_hand(supervised.pid, names, command)
+        assert not manual_processes.is_started_manually(supervised.pid, names, command)
         supervised.kill()
     line = f"{sys.executable} -c 'import time; time.sleep(60)' 'stats.js ' & echo $!; wait"
     with subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE, text=True) as shell:
         pid = int(shell.stdout.readline())
         for _attempt in range(100):
-            if by_hand.started_by_hand(pid, names, command):
+            if manual_processes.is_started_manually(pid, names, command):
                 break
             time.sleep(0.05)
         else:
-            pytest.fail("it is by hand")
-        assert not by_hand.started_by_hand(pid, ["node"], command)
-        assert not by_hand.started_by_hand(pid, names, "another")
+            pytest.fail("it is started manually")
+        assert not manual_processes.is_started_manually(pid, ["node"], command)
+        assert not manual_processes.is_started_manually(pid, names, "another")
         os.kill(pid, 9)
-    assert not by_hand.started_by_hand(pid, names, command)
+    assert not manual_processes.is_started_manually(pid, names, command)

@@ -7,12 +7,18 @@ from __future__ import annotations
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.metricstack.graphite.plugins.filter.roles import role_problems
+from ansible_collections.metricstack.graphite.plugins.filter.stack import _defaults
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
     count_problem,
     directory_problem,
     port_problem,
 )
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles import RULES
+
+
+def _role_defaults(role: str) -> dict:
+    return {"hosts": [], **{name[len(role) + 1 :]: value for name, value in _defaults().items() if name.startswith(f"{role}_")}}
 
 
 def test_each_role_has_its_own_messages():
@@ -20,6 +26,38 @@ def test_each_role_has_its_own_messages():
     assert problem.startswith("apache_wsgi_sites: site 'a/b'")
     with pytest.raises(AnsibleFilterError, match="no role 'nginx'; it knows apache_wsgi, carbon_cache"):
         role_problems({}, "nginx")
+
+
+# What a role cannot run with, and beside it what its removal reads.
+RUNS_WITH = {
+    "apache_wsgi": {"sites": [{"name": "a", "port": 0}]},
+    "carbon_cache": {"instances": [], "whisper_directory": "/srv/whisper"},
+    "go_runtime_metrics": {"builder": "a-host-that-is-gone"},
+    "graphite_venv": {"build_environment": {"A": 1}},
+    "graphite_web": {"users": [{"name": "admin"}], "database": {}, "install_method": "package"},
+    "statsd": {"flush_interval": 1},
+}
+REMOVES_BY = {
+    "apache_wsgi": {"sites": [{"name": "../a"}]},
+    "carbon_cache": {"whisper_directory": "/etc"},
+    "graphite_web": {"database": {"name": "graphite.db"}, "install_method": "package"},
+}
+
+
+def test_every_role_has_an_example_for_its_removal():
+    assert set(RUNS_WITH) == set(RULES)
+
+
+@pytest.mark.parametrize(("role", "variables"), RUNS_WITH.items())
+def test_what_is_to_be_removed_may_have_variables_that_it_could_not_run_with(role, variables):
+    given = {option: default for option, default in _role_defaults(role).items() if option != "state"}
+    assert role_problems({**given, **variables}, role)
+    assert role_problems({**given, **variables, "state": "absent"}, role) == []
+
+
+@pytest.mark.parametrize(("role", "variables"), REMOVES_BY.items())
+def test_what_a_removal_reads_is_validated(role, variables):
+    assert len(role_problems({**variables, "state": "absent"}, role)) == 1
 
 
 @pytest.mark.parametrize("value", ["/srv/graphite", "/home/graphite/whisper", "/var/lib/tmp", "//srv/x/../graphite"])

@@ -178,6 +178,10 @@ PROBLEMS = {
         ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"PICKLE_RECEIVER_PORT": 80}}}),
         ["carbon_cache_settings", "graphite_web_port", "80"],
     ),
+    "a protobuf receiver on a port that is taken": (
+        ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"PROTOBUF_RECEIVER_PORT": "80"}}}),
+        ["carbon_cache_settings", "graphite_web_port", "80"],
+    ),
     "a UDP receiver on StatsD's port": (
         ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"ENABLE_UDP_LISTENER": "true", "UDP_RECEIVER_PORT": 8125}}}),
         ["carbon_cache_settings", "statsd_port", "UDP port 8125"],
@@ -199,6 +203,33 @@ def test_a_contradiction_is_named(case, named):
     found = problems(host, groups, **variables)
     assert len(found) == 1, found
     assert [word for word in named if word not in found[0]] == [], found
+
+
+@pytest.mark.parametrize(
+    ("name", "removed"),
+    [
+        ("carbon on loopback of another host", {"s1": "statsd"}),
+        ("a web front without data", {"w1": "graphite_web"}),
+        ("a web front without data", {"c1": "carbon_cache"}),
+        ("two StatsD and one carbon", {"s1": "statsd"}),
+        ("two StatsD and one carbon", {"s2": "statsd"}),
+        ("a port of two components", {"one": "graphite_web"}),
+        ("a port of two components", {"one": "apache_wsgi"}),
+        ("a UDP receiver on StatsD's port", {"one": "statsd"}),
+        ("a flush interval that is not the finest retention", {"one": "statsd"}),
+    ],
+)
+def test_a_component_that_is_to_be_removed_contradicts_nothing(name, removed):
+    (host, groups, variables), _named = PROBLEMS[name]
+    states = {other: {f"{role}_state": "absent"} for other, role in removed.items()}
+    everything = {other: {**variables.get(other, {}), **states.get(other, {})} for other in {*variables, *states}}
+    assert problems(host, groups, **everything) == []
+
+
+def test_only_the_missing_receiver_is_named_where_carbon_is_to_be_removed():
+    variables = {"carbon_cache_state": "absent", "statsd_flush_interval": 60000, "graphite_web_port": 2003}
+    (problem,) = problems("one", {"all": ["one"]}, one=variables)
+    assert "sends to carbon on one, where carbon_cache_state is absent" in problem
 
 
 def test_two_statsd_whose_series_differ_share_a_carbon():

@@ -326,8 +326,8 @@ rules = StorageRules([{"name": "load", "pattern": "load", "retentions": "10s:6h,
 reshaper = Reshaper(Work(rules, False, None), Report())
 try:
     for entry in walk(open_tree(sys.argv[1])):
-        reshaper.bring(entry, growing=True)
-        reshaper.bring(entry, growing=False)
+        reshaper.rewrite(entry, growing=True)
+        reshaper.rewrite(entry, growing=False)
 except NoRoomError:
     print("full")
 reshaper.settle()

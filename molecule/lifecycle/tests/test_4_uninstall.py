@@ -13,7 +13,7 @@ import pytest
 from conftest import PASSWORD, values
 
 OTHER_SITE = "<VirtualHost *:80>\n    ServerName other.example\n    RedirectMatch 302 . http://other.example/\n</VirtualHost>\n"
-PACKAGES = ("graphite-carbon", "graphite-web", "libapache2-mod-wsgi-py3", "python3-twisted", "nodejs")
+PACKAGES = ("graphite-carbon", "graphite-web", "libapache2-mod-wsgi-py3", "python3-twisted", "nodejs", "borgbackup")
 
 
 @pytest.fixture
@@ -47,6 +47,8 @@ def test_half_installed_packages_are_refused_before_the_first_change(host, playb
 
 def test_what_the_roles_have_brought_goes_and_the_data_stays(host, playbook, counter_comes_back, http_get, installed, listeners, render):
     history = sum(values(counter_comes_back("uninstall.before")))
+    status, output = playbook("backup.yml")
+    assert status == 0, output
     key = host.file("/etc/graphite/secret_key").content_string
     assert host.run("printf %%s %s > /etc/apache2/sites-available/other.conf && a2ensite other", OTHER_SITE).rc == 0
 

@@ -212,8 +212,8 @@ def archive_host(host: str) -> str:
 def _check(process: subprocess.Popen, command: str, warnings: bool = True) -> bytes:
     output, errors = process.communicate()
     if process.returncode not in ((0, 1) if warnings else (0,)):
-        words = errors.decode("utf-8", "replace").strip()
+        message = errors.decode("utf-8", "replace").strip()
         # Where it did not expect an error, Borg shows a traceback and much about itself around the one line that says what it is.
-        exceptions = re.findall(r"(?m)^(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*", words.partition("Traceback")[2])
-        raise BackupError(f"borg {command} ended with {process.returncode}: {exceptions[-1] if exceptions else words[-2000:]}")
+        exceptions = re.findall(r"(?m)^(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*", message.partition("Traceback")[2])
+        raise BackupError(f"borg {command} ended with {process.returncode}: {exceptions[-1] if exceptions else message[-2000:]}")
     return output or b""

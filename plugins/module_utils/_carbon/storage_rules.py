@@ -60,9 +60,9 @@ class StorageRules:
     """The rules of one carbon, as it applies them. Raises ``StorageRulesError`` for rules that it could not apply."""
 
     def __init__(self, schemas: list[dict], aggregations: list[dict]) -> None:
-        judged = [_pattern_problem("storage_schemas", rule) or _retentions_problem("storage_schemas", rule) for rule in schemas]
-        judged += [_pattern_problem("storage_aggregations", rule) for rule in aggregations]
-        problems = [*filter(None, judged), *_aggregate_problems("storage_aggregations", aggregations)]
+        checked = [_pattern_problem("storage_schemas", rule) or _retentions_problem("storage_schemas", rule) for rule in schemas]
+        checked += [_pattern_problem("storage_aggregations", rule) for rule in aggregations]
+        problems = [*filter(None, checked), *_aggregate_problems("storage_aggregations", aggregations)]
         if problems:
             raise StorageRulesError("\n".join(problems))
         # A series that no rule matches gets what carbon and whisper have built in.

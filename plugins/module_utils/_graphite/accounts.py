@@ -95,7 +95,7 @@ def _shown(user: dict | None, password: str) -> dict:
     return {"state": "absent"} if user is None else {"state": "present", **user, "password": password}
 
 
-def bring_accounts(application: Application, users: list[dict], check_mode: bool) -> list[Account]:
+def apply_accounts(application: Application, users: list[dict], check_mode: bool) -> list[Account]:
     """Write the users that differ, all or none, or in check mode compare them.
 
     Raises ``ApplicationError``, and ``AccountError`` for a new user without a password.

@@ -30,7 +30,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class WebApi:
-    """The graphite-web that a module's parameters name; the module fails, with graphite-web's words, if it refuses."""
+    """The graphite-web that a module's parameters name; the module fails, with graphite-web's message, if it refuses."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
@@ -66,9 +66,9 @@ class WebApi:
             self.refuse(path, str(error))
             raise  # not reached: it ends the module
 
-    def refuse(self, path: str, words: str) -> None:
+    def refuse(self, path: str, reason: str) -> None:
         """Fail, because ``path`` has answered what graphite-web does not."""
-        self._module.fail_json(msg=f"{self._address(path)} did not answer as graphite-web does: {words}")
+        self._module.fail_json(msg=f"{self._address(path)} did not answer as graphite-web does: {reason}")
 
     def _address(self, path: str) -> str:
         return self._module.params["url"].rstrip("/") + path.partition("?")[0]

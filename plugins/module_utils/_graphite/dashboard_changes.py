@@ -97,7 +97,7 @@ def _shown(exists: bool, dashboard: dict | None) -> dict:
     return {"state": "present", **(dashboard or {"graphs": "not to be loaded"})}
 
 
-def bring_dashboards(application: Application, dashboards: list[dict], check_mode: bool) -> tuple[list[Comparison], list[str]]:
+def apply_dashboards(application: Application, dashboards: list[dict], check_mode: bool) -> tuple[list[Comparison], list[str]]:
     """Write the dashboards that differ, all or none, or in check mode compare them; return them and warnings.
 
     Raises ``ApplicationError``, ``DashboardError`` and ``TargetError``.

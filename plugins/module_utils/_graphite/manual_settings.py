@@ -58,7 +58,7 @@ def same_database(current: str, new: str) -> bool:
 
 
 def _owner(content: str) -> str:
-    """Return who manages a file, as its first line says; releases say so in different words around the name of the role."""
+    """Return who manages a file, as its first line says; releases differ in the text around the name of the role."""
     first = content.splitlines()[0]
     role = re.search(r"Ansible \(role [^)]+\)", first)
     return role.group() if role else first

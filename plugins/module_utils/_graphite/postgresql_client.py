@@ -24,8 +24,8 @@ SELECT current_user, current_database(), current_schema(), quote_ident(current_u
 def problem(driver, database: dict) -> str | None:
     """Return what is in the way of graphite-web, or ``None``."""
     options = database.get("OPTIONS") or {}
-    words = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
-    arguments = {word: database[key] for word, key in words.items() if database.get(key)}
+    keywords = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+    arguments = {keyword: database[key] for keyword, key in keywords.items() if database.get(key)}
     try:
         connection = driver.connect(
             **{"connect_timeout": 10, **arguments, **{key: value for key, value in options.items() if key not in _DJANGO}}

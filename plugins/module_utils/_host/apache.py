@@ -288,6 +288,16 @@ class Examination:
         """Return the names of the enabled modules, as a2enmod takes them."""
         return sorted(os.path.basename(path)[: -len(".load")] for path in glob.glob(f"{self._root}/mods-enabled/*.load"))
 
+    def customizations(self, packaged: dict[str, str]) -> list[str]:
+        """Return what is enabled beside the sites and is not as ``packaged``, the MD5 sums of the package's files by their paths."""
+        own = {f"{self._root}/sites-enabled/{name}.conf" for name in self._own}
+        enabled = sorted(glob.glob(f"{self._root}/sites-enabled/*.conf") + glob.glob(f"{self._root}/conf-enabled/*.conf"))
+        return [
+            os.path.relpath(path, self._root)
+            for path in enabled
+            if path not in own and os.path.exists(path) and packaged.get(os.path.realpath(path)) != file_checksum(path)
+        ]
+
     def ports_file(self) -> dict[str, str] | None:
         """Return ``path`` and ``content`` of ports.conf without the directives that no site needs, or ``None`` if it stays."""
         if not self.unused:
@@ -309,7 +319,7 @@ class Examination:
             addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
             for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}:
                 problems.append(
-                    f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.cure}),"
+                    f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.remedy}),"
                     f" or give the site another port{_PORT_VARIABLES.get(site['name'], '')}."
                 )
             narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
@@ -324,7 +334,7 @@ class Examination:
                 continue
             problems += [
                 f"Apache would listen on port {port} ({listen.path}, line {listen.line}), but {holder.owner} holds {holder.local}"
-                f" ({holder.protocol}). Stop it ({holder.cure}), or take the Listen directive out."
+                f" ({holder.protocol}). Stop it ({holder.remedy}), or take the Listen directive out."
                 for holder in holders(self._sockets, "tcp", address, int(port), UNIT)
             ]
         return sorted(set(problems))
@@ -406,7 +416,9 @@ class Examination:
 
 def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool) -> dict:
     """Return the result of an examination, as the module ``host_requirements_info`` documents it."""
-    examination = Examination(root, sites, sockets, _packaged_checksum(), _host_names, disable_default_site)
+    packaged = _packaged_checksums()
+    default_site = packaged.get(f"{ROOT}/sites-available/{DEFAULT_SITE}.conf", "unknown")
+    examination = Examination(root, sites, sockets, default_site, _host_names, disable_default_site)
     account = run_account(root)
     return {
         "installed": examination.configuration.installed,
@@ -420,16 +432,16 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
         "enabled_sites": examination.enabled_sites(),
         "enabled_modules": examination.enabled_modules(),
         "default_site_changed": examination.default_site_changed,
+        "customizations": examination.customizations(packaged),
         "run_user": account["user"],
         "run_group": account["group"],
     }
 
 
-def _packaged_checksum() -> str:
-    """Return the MD5 sum of the default site in the installed package, as dpkg knows it."""
+def _packaged_checksums() -> dict[str, str]:
+    """Return the MD5 sums of the configuration in the installed package, as dpkg knows them, by the paths of the files."""
     known = run(["dpkg-query", "--show", "--showformat", r"${Conffiles}\n", "apache2"]).stdout
-    match = re.search(rf"/sites-available/{DEFAULT_SITE}\.conf ([0-9a-f]{{32}})", known)
-    return match[1] if match else "unknown"
+    return dict(re.findall(r"(?m)^ (\S+) ([0-9a-f]{32})", known))
 
 
 def _host_names() -> list[str]:

@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """Whether a service can keep its files in a directory. This file is private to the collection.
 
-A directory and its parents need not exist: the roles make them. What no role can cure is a problem here.
+A directory and its parents need not exist: the roles make them. What no role can remedy is a problem here.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _traversal_problem(begin: str, path: str, user: str) -> str | None:
     for parent in dict.fromkeys(real for lexical in parents(os.path.dirname(path)) for real in parents(os.path.realpath(lexical))):
         if os.path.isdir(parent) and not _is_traversable(parent, *identity):
             mode = stat.S_IMODE(os.stat(parent).st_mode)
-            cure = f"Allow it (chmod o+x {parent}), or choose another directory."
-            return f"{begin} the user {user} cannot enter {parent} (mode {mode:04o}). {cure}"
+            remedy = f"Allow it (chmod o+x {parent}), or choose another directory."
+            return f"{begin} the user {user} cannot enter {parent} (mode {mode:04o}). {remedy}"
     return None
 
 

@@ -16,7 +16,7 @@ import types
 
 # Modules that Python has dropped and programs of the time before still import, by the package that has them; and one that
 # packages forgot to depend on. The names are Debian's and Ubuntu's.
-CURES = {
+PROVIDERS = {
     "asynchat": "python3-pyasynchat",
     "asyncore": "python3-pyasyncore",
     "cgi": "python3-legacy-cgi",
@@ -43,7 +43,7 @@ class _Placeholder(types.ModuleType):
 
 
 def examine(names: list[str]) -> dict:
-    """Import the modules; return ``missing``, the modules that a package has, and ``error``, what no package cures."""
+    """Import the modules; return ``missing``, the modules that a package has, and ``error``, what no package provides."""
     missing: list[str] = []
     for name in names:
         while name not in sys.modules:
@@ -52,7 +52,7 @@ def examine(names: list[str]) -> dict:
             except ModuleNotFoundError as error:
                 absent = str(error.name)
                 top = absent.partition(".")[0]
-                if top not in CURES or sys.modules.get(absent):
+                if top not in PROVIDERS or sys.modules.get(absent):
                     return {"missing": missing, "error": _traceback()}
                 if top not in missing:
                     missing.append(top)

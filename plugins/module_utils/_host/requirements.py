@@ -13,7 +13,14 @@ import pwd
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
-from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, apt, by_hand, directories, imports, time_zones
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import (
+    apache,
+    apt,
+    directories,
+    imports,
+    manual_processes,
+    time_zones,
+)
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, port_holders, read_sockets
 
@@ -23,7 +30,7 @@ _SYSTEMD = "/run/systemd/system"
 class Examination:
     """One look at a host on behalf of all components.
 
-    ``problems`` and ``warnings`` are messages. ``missing`` are packages by component, ``by_hand`` are ids of processes by
+    ``problems`` and ``warnings`` are messages. ``missing`` are packages by component, ``manual_processes`` are ids of processes by
     component, ``unverified`` are the imports that cannot be tried yet, each with its component, ``python_versions`` are versions by
     interpreter, ``apache`` is what :func:`apache.describe` returns.
     """
@@ -35,7 +42,7 @@ class Examination:
         self.warnings: list[str] = []
         self.missing: dict[str, list[str]] = {component["component"]: [] for component in components}
         self.unverified: list[dict] = []
-        self.by_hand: dict[str, list[int]] = {component["component"]: [] for component in components}
+        self.manual_processes: dict[str, list[int]] = {component["component"]: [] for component in components}
         self.python_versions: dict[str, str] = {}
         self.apache: dict | None = None
         self._states: dict[str, str] = {}
@@ -137,7 +144,7 @@ class Examination:
                     self.problems.append(f"{question['python']} cannot import {', '.join(question['modules'])}: {answer['error']}")
                 if answer["missing"]:
                     self.unverified.append(question)
-                self._add_missing(question["component"], [imports.CURES[module] for module in answer["missing"]])
+                self._add_missing(question["component"], [imports.PROVIDERS[module] for module in answer["missing"]])
 
     def _add_missing(self, component: str, packages: list[str]) -> None:
         self.missing[component] += [package for package in packages if package not in self.missing[component]]
@@ -164,9 +171,10 @@ class Examination:
             for wanted in component["sockets"]:
                 for holder in port_holders(sockets, wanted):
                     takeover = component["takeover"]
-                    if takeover and holder["pid"] and by_hand.started_by_hand(holder["pid"], takeover["programs"], takeover["command"]):
-                        if holder["pid"] not in self.by_hand[component["component"]]:
-                            self.by_hand[component["component"]].append(holder["pid"])
+                    pid, known = holder["pid"], self.manual_processes[component["component"]]
+                    if takeover and pid and manual_processes.is_started_manually(pid, takeover["programs"], takeover["command"]):
+                        if pid not in known:
+                            known.append(pid)
                     else:
                         self.problems.append(holder["problem"])
 

@@ -38,11 +38,11 @@ class ServiceError(Exception):
     """An error of systemd, with its message."""
 
 
-def systemctl(*words: str) -> str:
+def systemctl(*arguments: str) -> str:
     """Run systemctl and return what it prints; raise :class:`ServiceError` if it fails."""
-    process = run(["systemctl", *words])
+    process = run(["systemctl", *arguments])
     if process.returncode != 0:
-        raise ServiceError(f"systemctl {' '.join(words)}: {(process.stderr or process.stdout).strip()}")
+        raise ServiceError(f"systemctl {' '.join(arguments)}: {(process.stderr or process.stdout).strip()}")
     return process.stdout
 
 
@@ -172,7 +172,7 @@ def missing_sockets(unit: str, wanted: list[dict], sockets: list[Socket], pids: 
     ]
 
 
-def last_words(unit: str, lines: int = 15) -> str:
+def last_lines(unit: str, number: int = 15) -> str:
     """Return the last lines of the journal of ``unit``."""
-    output = run(["journalctl", "--no-pager", "--quiet", "--output=short", f"--lines={lines}", f"--unit={unit}"]).stdout
+    output = run(["journalctl", "--no-pager", "--quiet", "--output=short", f"--lines={number}", f"--unit={unit}"]).stdout
     return output.strip() or "(the journal has none)"

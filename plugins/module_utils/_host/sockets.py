@@ -48,7 +48,7 @@ class Socket(NamedTuple):
         return ", ".join(filter(None, (self.program, process, f"unit {service}" if service else ""))) or "another process"
 
     @property
-    def cure(self) -> str:
+    def remedy(self) -> str:
         """The command that stops the holder, for a message."""
         if self.unit.endswith(".service"):
             return f"systemctl disable --now {self.unit}"
@@ -119,7 +119,7 @@ def port_holders(sockets: list[Socket], wanted: dict) -> list[dict]:
             "pid": holder.pids[0] if holder.pids else None,
             "unit": holder.unit if holder.unit.endswith(".service") else "",
             "problem": f"{wanted['variable']} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol})."
-            f" Stop it ({holder.cure}), or give another port.",
+            f" Stop it ({holder.remedy}), or give another port.",
         }
         for port in wanted["ports"]
         for holder in holders(sockets, wanted["protocol"], wanted["address"], int(port), wanted["units"])

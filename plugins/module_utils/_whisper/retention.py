@@ -142,10 +142,10 @@ class Surveyor:
             alone = entry.name.endswith(REPLACED) or not exists(f"{entry.name[: -len(RESHAPING)]}{REPLACED}", entry.directory)
             report.counts["interrupted"] += series is not None and alone
             return
-        with self.opened(entry) as judged:
-            if judged is None:
+        with self.opened(entry) as opened:
+            if opened is None:
                 return
-            _descriptor, status, header, shape = judged  # pylint: disable=unpacking-non-sequence  # it is None only before
+            _descriptor, status, header, shape = opened  # pylint: disable=unpacking-non-sequence  # it is None only before
             rule = report.rules.setdefault(shape.rule, Counter())
             size = whisper_size(list(shape.archives))
             rule["series"] += 1
@@ -185,15 +185,15 @@ class Surveyor:
             return
         try:
             try:
-                judged = self._judge(entry, descriptor)
+                opened = self._inspect(entry, descriptor)
             except OSError as error:
                 self._report.name("unreadable", entry.path, str(error.strerror))
-                judged = None
-            yield judged
+                opened = None
+            yield opened
         finally:
             os.close(descriptor)
 
-    def _judge(self, entry: Entry, descriptor: int) -> tuple[int, os.stat_result, Header, SeriesShape] | None:
+    def _inspect(self, entry: Entry, descriptor: int) -> tuple[int, os.stat_result, Header, SeriesShape] | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
@@ -239,14 +239,14 @@ class Reshaper(Surveyor):
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
 
-    def bring(self, entry: Entry, growing: bool) -> None:
+    def rewrite(self, entry: Entry, growing: bool) -> None:
         """Rewrite one file of the tree according to the rules if that makes it larger (``growing``), or if it does not.
 
         Raises ``NoRoomError``, and ``LeaseError`` where the file system has none; what is wrong with one file only is
         in the report.
         """
         try:
-            self._bring(entry, growing)
+            self._rewrite(entry, growing)
         except FileNotFoundError:
             self._report.counts["vanished"] += 1
         except OSError as error:
@@ -258,16 +258,16 @@ class Reshaper(Surveyor):
         while self._pending and (self._is_too_much() or self._pending[0].since + GRACE_SECONDS <= time.monotonic()):
             self._settle_one()
 
-    def _bring(self, entry: Entry, growing: bool) -> None:
+    def _rewrite(self, entry: Entry, growing: bool) -> None:
         if entry.name.startswith("."):
             series = None if growing else _series_of(entry)
             if series is not None and series.path not in {pending.entry.path for pending in self._pending}:
                 self._recover(series)
             return
-        with self.opened(entry) as judged:
-            if judged is None:
+        with self.opened(entry) as opened:
+            if opened is None:
                 return
-            descriptor, status, header, shape = judged  # pylint: disable=unpacking-non-sequence
+            descriptor, status, header, shape = opened  # pylint: disable=unpacking-non-sequence
             if header.archives != shape.archives:
                 if (whisper_size(list(shape.archives)) > status.st_size) == growing:
                     self._replace(entry, descriptor, header, shape)

@@ -2,7 +2,8 @@
 # Copyright: metricstack maintainers
 """The rules for the variables of each role, beyond the types in its argument specification.
 
-A rule takes the variables of a role without its prefix and returns one message for each mistake.
+A rule takes the variables of a role without its prefix and returns one message for each mistake. Where ``state`` is absent, only
+what the removal reads is validated.
 """
 
 from __future__ import annotations

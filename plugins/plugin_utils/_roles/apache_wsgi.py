@@ -24,7 +24,7 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
         if site["name"] in names:
             problems.append(f"{where} is there twice; give each site a name of its own.")
         names.add(site["name"])
-        if site.get("state", "present") == "absent":
+        if "absent" in (site.get("state"), variables.get("state")):
             continue
         problems.append(port_problem(f"{where}: port", site.get("port", 80)))
         for option in ("processes", "threads", "request_timeout", "graceful_timeout", "maximum_requests"):

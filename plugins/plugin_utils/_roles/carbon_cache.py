@@ -32,6 +32,7 @@ OWNED_SETTINGS = (
     "CACHE_QUERY_PORT",
     "LOCAL_DATA_DIR",
     "PICKLE_RECEIVER_INTERFACE",
+    "PROTOBUF_RECEIVER_INTERFACE",
     "UDP_RECEIVER_INTERFACE",
 )
 
@@ -59,10 +60,13 @@ def prune_program(directory: str) -> list[dict]:
 
 def carbon_cache_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``carbon_cache_``."""
+    directory_problems = list(filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]))
+    if variables.get("state") == "absent":
+        return directory_problems
     return [
         *_instance_problems(variables["instances"]),
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
-        *filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]),
+        *directory_problems,
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
         *expected_series_problems(
             "carbon_cache_expected_series", variables["expected_series"], "carbon_cache_storage_schemas", variables["storage_schemas"]
@@ -114,7 +118,7 @@ def _receiver_problems(settings: dict, instances: list[dict]) -> list[str]:
     """Refuse receivers that all instances would open on the same port: a series would land in any of their caches."""
     if len(instances) < 2:
         return []
-    shared = [name for name in ("PICKLE_RECEIVER_PORT",) if str(settings.get(name, 0)) not in ("0", "")]
+    shared = [name for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT") if str(settings.get(name, 0)) not in ("0", "")]
     shared += [name for name in ("ENABLE_UDP_LISTENER",) if boolean(settings.get(name, False), strict=False)]
     return [
         f"carbon_cache_settings has {name}: {settings[name]}, and carbon_cache_instances has {len(instances)} instances, which would share"

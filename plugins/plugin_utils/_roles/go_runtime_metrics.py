@@ -36,6 +36,8 @@ def go_runtime_metrics_problems(variables: dict) -> list[str]:
 
     ``hosts`` among them are the names in the inventory.
     """
+    if variables.get("state") == "absent":
+        return []
     problems = [
         address_problem("go_runtime_metrics_listen_address", variables["listen_address"]),
         port_problem("go_runtime_metrics_statsd_port", variables["statsd_port"]),

@@ -28,12 +28,15 @@ def graphite_web_problems(variables: dict) -> list[str]:
 
     Without a ``secret_key``, the host makes its own.
     """
+    database_problems = _database_problems(variables["database"], variables["install_method"])
+    if variables.get("state") == "absent":
+        return database_problems
     problems = [port_problem("graphite_web_port", variables["port"])]
     problems += [count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads", "request_timeout")]
     if not str(variables.get("secret_key", "made on the host") or "").strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
     problems.append(_time_zone_problem(variables["time_zone"]))
-    problems += _database_problems(variables["database"], variables["install_method"])
+    problems += database_problems
     problems += [
         f"graphite_web_settings has {name}, which is no name of a setting; settings are upper-case."
         for name in variables["settings"]

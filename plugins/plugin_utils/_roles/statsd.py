@@ -29,6 +29,8 @@ _WILDCARDS = ("0.0.0.0", "::")
 
 def statsd_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``statsd_``."""
+    if variables.get("state") == "absent":
+        return []
     problems = [port_problem(f"statsd_{name}", variables[name]) for name in ("port", "management_port", "graphite_port")]
     problems += [address_problem(f"statsd_{name}", variables[name]) for name in ("address", "management_address")]
     if not re.match(r"[1-9]\d*000\Z", str(variables["flush_interval"])):

@@ -13,7 +13,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host.process
 _PARENTS = re.compile(r"|init|systemd|.*sh|screen|tmux.*|sudo|su|cron")
 
 
-def started_by_hand(pid: int, names: list[str], command: str) -> bool:
+def is_started_manually(pid: int, names: list[str], command: str) -> bool:
     """Return whether the process was started from a shell or the like, and runs one of the programs with a matching command line.
 
     ``names`` are the base names of the program's file, ``command`` is a regular expression to find in its arguments, joined by
