@@ -120,9 +120,10 @@ def indent(text: str, width: int) -> str:
 class ModuleDocFragment:
     """Options of the modules that write settings, users and dashboards."""
 
-    USER = f"options:{indent(_USER, 2)}"
+    # With a type, since ansible-test takes every other assignment here for YAML as it stands.
+    USER: str = f"options:{indent(_USER, 2)}"
 
-    USERS = f"""
+    USERS: str = f"""
 options:
   users:
     description:
@@ -131,9 +132,9 @@ options:
     elements: dict
     suboptions:{indent(_USER, 6)}"""
 
-    DASHBOARD = f"options:{indent(_DASHBOARD, 2)}"
+    DASHBOARD: str = f"options:{indent(_DASHBOARD, 2)}"
 
-    DASHBOARDS = f"""
+    DASHBOARDS: str = f"""
 options:
   dashboards:
     description:

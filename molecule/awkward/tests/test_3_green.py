@@ -72,6 +72,14 @@ def test_a_statsd_that_a_drop_in_has_listen_elsewhere(host, red):
     assert "statsd.service does not listen on port 8125" in output
 
 
+def test_a_graphite_web_that_reads_another_directory(host, playbook):
+    assert host.run("mkdir /srv/empty").rc == 0
+    variables = {"graphite_web_whisper_directory": "/srv/empty", "graphite_web_carbonlink_hosts": ["127.0.0.1:7999:a"]}
+    status, output = playbook("site.yml", variables)
+    assert status != 0
+    assert "does not show metricstack_probe.a" in " ".join(output.split())
+
+
 def test_the_corrected_run_ends_well_with_every_receiver_bound(host, playbook, counter_comes_back):
     """After all that was refused and that failed, without anything removed by hand."""
     variables = {
