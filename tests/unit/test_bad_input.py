@@ -223,3 +223,20 @@ def test_good_input_gets_as_far_as_the_host(site):
         schema("60s:1d", "rest", ".*"),
     ]
     assert "UNREACHABLE" in site({"carbon_cache_storage_schemas": article})
+
+
+def test_no_host_is_contacted_before_all_are_validated_whatever_the_strategy(tmp_path, monkeypatch):
+    here = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    hosts = {
+        "carbon": {"hosts": {"good": here}},
+        "graphite_web": {"hosts": {"good": here}},
+        "statsd": {"hosts": {"bad": {**here, "statsd_port": 99999}}},
+    }
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"all": {"children": hosts, "vars": {"carbon_cache_bind_address": "127.0.0.1"}}}))
+    monkeypatch.setenv("ANSIBLE_STRATEGY", "free")
+    result = subprocess.run(
+        ["ansible-playbook", "-i", inventory, "playbooks/site.yml"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "statsd_port" in result.stdout
+    assert "UNREACHABLE" not in result.stdout
