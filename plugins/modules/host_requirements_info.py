@@ -13,8 +13,9 @@ description:
   - Looks once, for all components of a host, for everything that would end their installation midway, and returns it as messages that
     name the variable, its value and the remedy. The module itself does not fail on them.
   - Checks that systemd runs, that dpkg is in good order, that apt could install all missing packages in one transaction
-    (C(apt-get --simulate)), that Python can import applications which are installed already, that no other process holds a port, that
-    the sandbox of a service leaves its directories visible and writable, and that the host has a time zone.
+    (C(apt-get --simulate)), that Python can import applications which are installed already, that the host has an address to listen on
+    and no other process holds a port of it, that the sandbox of a service leaves its directories visible and writable, and that the
+    host has a time zone.
   - While another process holds a lock of apt or dpkg, and packages are missing, the module waits, and says for which process.
   - Package lists that are older than an hour or that lack a missing package are fetched. A package source that cannot be fetched is a
     warning, as long as all packages are in the lists of the others.
@@ -110,9 +111,12 @@ options:
             choices: [tcp, udp]
             required: true
           address:
-            description: Address to listen on; C(*), C(0.0.0.0) and C(::) are all addresses.
+            description: Address to listen on, or a name of it; C(*), C(0.0.0.0) and C(::) are all addresses.
             type: str
             required: true
+          address_variable:
+            description: Variable that has the address, for the message; by default that of the ports.
+            type: str
           ports:
             description: Ports to listen on.
             type: list
@@ -492,6 +496,7 @@ COMPONENT = {
         variable=TEXT,
         protocol={"type": "str", "choices": ["tcp", "udp"], "required": True},
         address=TEXT,
+        address_variable={"type": "str"},
         ports={"type": "list", "elements": "int", "required": True},
         units=TEXT,
     ),

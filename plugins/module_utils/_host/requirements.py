@@ -22,7 +22,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
     time_zones,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, port_holders, read_sockets
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, address_problem, port_holders, read_sockets
 
 _SYSTEMD = "/run/systemd/system"
 
@@ -169,6 +169,7 @@ class Examination:
     def _examine_sockets(self, sockets: list[Socket]) -> None:
         for component in self._components:
             for wanted in component["sockets"]:
+                self.problems += filter(None, [address_problem(wanted["address_variable"] or wanted["variable"], wanted["address"])])
                 for holder in port_holders(sockets, wanted):
                     takeover = component["takeover"]
                     pid, known = holder["pid"], self.manual_processes[component["component"]]
