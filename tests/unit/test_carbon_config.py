@@ -85,3 +85,44 @@ def test_protobuf_is_asked_for_where_its_receiver_is_wanted(role_validation):
 
     assert "carbon.protobuf" not in imports({})
     assert "carbon.protobuf" in imports({"PROTOBUF_RECEIVER_PORT": 2005})
+
+
+TWO = [*GOOD["instances"], {"name": "b", "line_receiver_port": 2103, "cache_query_port": 7102}]
+
+
+@pytest.mark.parametrize(
+    ("instances", "settings", "words"),
+    [
+        (GOOD["instances"], {"PICKLE_RECEIVER_PORT": 7002}, ["cache_query_port of instance 'a'", "PICKLE_RECEIVER_PORT", "TCP port 7002"]),
+        (
+            GOOD["instances"],
+            {"PICKLE_RECEIVER_PORT": "2003"},
+            ["line_receiver_port of instance 'a'", "PICKLE_RECEIVER_PORT", "TCP port 2003"],
+        ),
+        (GOOD["instances"], {"PROTOBUF_RECEIVER_PORT": 7002}, ["PROTOBUF_RECEIVER_PORT", "TCP port 7002"]),
+        (
+            GOOD["instances"],
+            {"PICKLE_RECEIVER_PORT": 2004, "PROTOBUF_RECEIVER_PORT": 2004},
+            ["PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT", "TCP port 2004"],
+        ),
+        ([TWO[0], {**TWO[1], "cache_query_port": "2003"}], {}, ["line_receiver_port of instance 'a'", "cache_query_port of instance 'b'"]),
+        (GOOD["instances"], {"PICKLE_RECEIVER_PORT": "pickle"}, ["PICKLE_RECEIVER_PORT", "pickle"]),
+        (GOOD["instances"], {"ENABLE_UDP_LISTENER": True, "UDP_RECEIVER_PORT": 99999}, ["UDP_RECEIVER_PORT", "99999"]),
+        ([{**TWO[0], "cache_query_port": 0}], {}, ["cache_query_port of instance 'a' in carbon_cache_instances is 0"]),
+    ],
+)
+def test_two_listeners_of_carbon_on_one_port_are_refused(instances, settings, words):
+    (problem,) = carbon_cache_problems({**GOOD, "instances": instances, "settings": settings})
+    assert [word for word in words if word not in problem] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ENABLE_UDP_LISTENER": True},
+        {"ENABLE_UDP_LISTENER": True, "UDP_RECEIVER_PORT": 7002, "PICKLE_RECEIVER_PORT": 2004},
+        {"UDP_RECEIVER_PORT": 0, "PICKLE_RECEIVER_PORT": 0, "PROTOBUF_RECEIVER_PORT": ""},
+    ],
+)
+def test_listeners_of_carbon_with_ports_of_their_own_are_not_refused(settings):
+    assert carbon_cache_problems({**GOOD, "settings": settings}) == []

@@ -36,6 +36,8 @@ OWNED_SETTINGS = (
     "UDP_RECEIVER_INTERFACE",
 )
 
+TCP_RECEIVERS = ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT")
+
 
 def config_value(value: object) -> str:
     """Return ``value`` as the text that carbon reads back as the same value."""
@@ -73,6 +75,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
+        *_port_problems(variables["instances"], variables["settings"]),
         *_receiver_problems(variables["settings"], variables["instances"]),
         *_prune_problems(variables["prune"], variables["whisper_directory"]),
     ]
@@ -82,19 +85,9 @@ def _instance_problems(instances: list[dict]) -> list[str]:
     problems = []
     if not instances:
         problems.append("carbon_cache_instances is empty; carbon needs at least one instance to receive metrics.")
-    uses: list[int] = []
     for instance in instances:
-        for key in ("line_receiver_port", "cache_query_port"):
-            problem = port_problem(f"carbon_cache_instances: {key} of instance '{instance['name']}'", instance[key])
-            if problem:
-                problems.append(problem)
-            else:
-                uses.append(int(instance[key]))
         if not re.match(r"[A-Za-z0-9_-]+\Z", str(instance["name"])):
             problems.append(f"carbon_cache_instances: '{instance['name']}' cannot name a unit; use letters, digits, '_' and '-'.")
-    for port, count in Counter(uses).items():
-        if count > 1:
-            problems.append(f"carbon_cache_instances uses port {port} {count} times; give each listener a port of its own.")
     for name, count in Counter(instance["name"] for instance in instances).items():
         if count > 1:
             problems.append(f"carbon_cache_instances has {count} instances '{name}'; give each a name of its own.")
@@ -114,11 +107,41 @@ def _settings_problems(settings: dict) -> list[str]:
     return problems
 
 
+def _port_problems(instances: list[dict], settings: dict) -> list[str]:
+    """Refuse what is no port, and a port that several listeners would open: carbon would end at each start."""
+    listeners = [
+        (f"{key} of instance '{instance['name']}' in carbon_cache_instances", "TCP", instance[key])
+        for instance in instances
+        for key in ("line_receiver_port", "cache_query_port")
+    ]
+    listeners += [(f"{name} in carbon_cache_settings", "TCP", settings[name]) for name in TCP_RECEIVERS if _is_open(settings, name)]
+    if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
+        listeners.append(("UDP_RECEIVER_PORT in carbon_cache_settings", "UDP", settings.get("UDP_RECEIVER_PORT", 2003)))
+    problems = []
+    names: dict[tuple[str, int], list[str]] = {}
+    for name, protocol, port in listeners:
+        problem = port_problem(name, port)
+        if problem:
+            problems.append(problem)
+        else:
+            names.setdefault((protocol, int(port)), []).append(name)
+    problems += [
+        f"{' and '.join(users)} are {protocol} port {port}; give each listener a port of its own."
+        for (protocol, port), users in names.items()
+        if len(users) > 1
+    ]
+    return problems
+
+
+def _is_open(settings: dict, name: str) -> bool:
+    return str(settings.get(name, 0)) not in ("0", "")
+
+
 def _receiver_problems(settings: dict, instances: list[dict]) -> list[str]:
     """Refuse receivers that all instances would open on the same port: a series would land in any of their caches."""
     if len(instances) < 2:
         return []
-    shared = [name for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT") if str(settings.get(name, 0)) not in ("0", "")]
+    shared = [name for name in TCP_RECEIVERS if _is_open(settings, name)]
     shared += [name for name in ("ENABLE_UDP_LISTENER",) if boolean(settings.get(name, False), strict=False)]
     return [
         f"carbon_cache_settings has {name}: {settings[name]}, and carbon_cache_instances has {len(instances)} instances, which would share"
