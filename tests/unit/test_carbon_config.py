@@ -32,7 +32,9 @@ def problems(**prune):
         ({"unused_for": "90d", "archive_directory": "archive"}, "archive_directory is 'archive'"),
         ({"unused_for": "90d", "archive_directory": "/srv"}, "archive_directory is '/srv'"),
         ({"unused_for": "90d", "archive_directory": "/srv/a b"}, "archive_directory is '/srv/a b'"),
-        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/../whisper/old"}, "overlaps"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/old"}, "overlaps"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/../old"}, "such as /var/lib/graphite/old"),
+        ({"unused_for": "90d", "archive_directory": "/srv/%h/archive"}, "archive_directory is '/srv/%h/archive'"),
         ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper"}, "overlaps"),
         ({"unused_for": "90d", "archive_directory": "/var/lib/graphite"}, "overlaps"),
         ({"unused_for": "90d", "schedule": "daily\nUnit=other.service"}, "schedule"),
@@ -126,3 +128,29 @@ def test_two_listeners_of_carbon_on_one_port_are_refused(instances, settings, wo
 )
 def test_listeners_of_carbon_with_ports_of_their_own_are_not_refused(settings):
     assert carbon_cache_problems({**GOOD, "settings": settings}) == []
+
+
+@pytest.mark.parametrize(
+    ("directory", "words"),
+    [
+        ("/srv/%h/whisper", "letters, digits"),
+        ("/srv/wh isper", "letters, digits"),
+        ("/srv/$HOME/whisper", "letters, digits"),
+        ("/srv/whisper\n", "letters, digits"),
+        ("/srv/graphite/../x", "such as /srv/x"),
+        ("/srv//whisper", "such as /srv/whisper"),
+        ("//srv/whisper", "such as /srv/whisper"),
+        ("/srv/whisper/", "such as /srv/whisper"),
+        ("/var/lib", "such as /var/lib/graphite/whisper"),
+        ("/var/lib/graphite", "/var/lib/graphite/whisper, for example"),
+    ],
+)
+def test_a_whisper_directory_that_a_unit_or_the_application_would_not_take_is_refused(directory, words):
+    (problem,) = carbon_cache_problems({**GOOD, "whisper_directory": directory})
+    assert f"carbon_cache_whisper_directory is '{directory}'" in problem
+    assert words in problem
+
+
+@pytest.mark.parametrize("directory", ["/srv/whisper", "/home/graphite/whisper_2.x", "/var/lib/graphite/whisper", "/data/Größe/@a+b-c"])
+def test_a_whisper_directory_of_its_own_is_not_refused(directory):
+    assert carbon_cache_problems({**GOOD, "whisper_directory": directory}) == []

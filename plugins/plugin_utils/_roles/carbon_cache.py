@@ -22,7 +22,12 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.stora
     schema_problems,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import header, library, prune, tree
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, directory_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
+    address_problem,
+    directory_problem,
+    plain_path_problem,
+    port_problem,
+)
 
 # carbon_cache_instances and carbon_cache_bind_address own these; a second source would contradict them in silence.
 OWNED_SETTINGS = (
@@ -36,6 +41,7 @@ OWNED_SETTINGS = (
     "UDP_RECEIVER_INTERFACE",
 )
 
+_DATA_DIRECTORY = "/var/lib/graphite"
 TCP_RECEIVERS = ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT")
 
 
@@ -62,13 +68,13 @@ def prune_program(directory: str) -> list[dict]:
 
 def carbon_cache_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``carbon_cache_``."""
-    directory_problems = list(filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]))
+    whisper_directory = variables["whisper_directory"]
     if variables.get("state") == "absent":
-        return directory_problems
+        return list(filter(None, [directory_problem("carbon_cache_whisper_directory", whisper_directory)]))
     return [
         *_instance_problems(variables["instances"]),
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
-        *directory_problems,
+        *filter(None, [_whisper_problem("carbon_cache_whisper_directory", whisper_directory)]),
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
         *expected_series_problems(
             "carbon_cache_expected_series", variables["expected_series"], "carbon_cache_storage_schemas", variables["storage_schemas"]
@@ -77,7 +83,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         *_settings_problems(variables["settings"]),
         *_port_problems(variables["instances"], variables["settings"]),
         *_receiver_problems(variables["settings"], variables["instances"]),
-        *_prune_problems(variables["prune"], variables["whisper_directory"]),
+        *_prune_problems(variables["prune"], whisper_directory),
     ]
 
 
@@ -173,12 +179,20 @@ def _prune_problems(prune: dict, whisper_directory: str) -> list[str]:
     return [problem for problem in problems if problem]
 
 
-def _archive_problem(name: str, value: object, whisper_directory: str) -> str | None:
-    problem = directory_problem(name, value, example="/var/lib/graphite-archive")
+def _whisper_problem(name: str, value: object) -> str | None:
+    problem = directory_problem(name, value) or plain_path_problem(name, value)
     if problem:
         return problem
-    if not re.match(r"[\w./@:+-]+\Z", str(value)):
-        return f"{name} is '{value}', which a unit would not take as it is; use letters, digits and . _ @ : + - / only."
+    # A restoration renames the whisper directory; a series named search_index.x would be a directory in place of the index.
+    if str(value) == _DATA_DIRECTORY:
+        return f"{name} is '{value}', which has the database and the search index of graphite-web; give {value}/whisper, for example."
+    return None
+
+
+def _archive_problem(name: str, value: object, whisper_directory: str) -> str | None:
+    problem = directory_problem(name, value, example="/var/lib/graphite-archive") or plain_path_problem(name, value)
+    if problem:
+        return problem
     paths = [posixpath.normpath(str(value)), posixpath.normpath(str(whisper_directory))]
     if posixpath.isabs(paths[1]) and posixpath.commonpath(paths) in paths:
         return f"{name} is '{value}', which overlaps with carbon_cache_whisper_directory; give a directory beside it."
