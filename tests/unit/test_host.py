@@ -22,6 +22,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
     imports,
     locks,
     manual_processes,
+    requirements,
     time_zones,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.ledger import Ledger, removable_packages
@@ -152,6 +153,18 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
 def test_half_installed_packages_are_told_from_whole_ones(monkeypatch, lines, half):
     monkeypatch.setattr(apt, "_run", lambda _command: lines)
     assert apt.half_installed(apt.read_states()) == half
+
+
+def test_an_interrupted_installation_is_refused_with_commands_that_ask_nothing(monkeypatch):
+    """With simulated answers of dpkg."""
+    monkeypatch.setattr(apt, "_run", lambda _command: "half half-configured ok\n")
+    monkeypatch.setattr(apt, "wait_for_locks", lambda _timeout: [])
+    examination = requirements.Examination([], lock_timeout=0)
+    examination.missing = {"store": ["other"]}
+    examination._refuse_disorder()
+    (problem,) = examination.problems
+    assert "half (half-configured)" in problem
+    assert problem.endswith("dpkg --configure -a --force-confdef --force-confold && apt-get -y -f install")
 
 
 def test_what_is_refused_by_apt_is_told_with_its_reasons():

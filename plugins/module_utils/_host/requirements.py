@@ -104,7 +104,7 @@ class Examination:
             listed = ", ".join(f"{name} ({state})" for name, state in sorted(half.items()))
             self.problems.append(
                 f"the installation of packages was interrupted: {listed}."
-                " Run: dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
+                " Run: dpkg --configure -a --force-confdef --force-confold && apt-get -y -f install"
             )
 
     def _half_installed(self) -> dict[str, str]:
