@@ -154,3 +154,17 @@ def test_a_whisper_directory_that_a_unit_or_the_application_would_not_take_is_re
 @pytest.mark.parametrize("directory", ["/srv/whisper", "/home/graphite/whisper_2.x", "/var/lib/graphite/whisper", "/data/Größe/@a+b-c"])
 def test_a_whisper_directory_of_its_own_is_not_refused(directory):
     assert carbon_cache_problems({**GOOD, "whisper_directory": directory}) == []
+
+
+@pytest.mark.parametrize("role", ["carbon_cache", "graphite_web"])
+def test_directories_of_the_package_are_made_where_they_are_missing_and_left_alone_where_they_are(role_validation, role):
+    packaged = {item["path"] for item in role_validation.value(role, f"__{role}_directories", {})}
+    there = {"/var/lib/graphite"}
+
+    def missing(paths):
+        variables = {f"__{role}_examination": {"paths": sorted(paths)}}
+        return {item["path"] for item in role_validation.value(role, f"__{role}_missing_directories", variables)}
+
+    assert there < packaged
+    assert missing(packaged) == set()
+    assert missing(there) == packaged - there
