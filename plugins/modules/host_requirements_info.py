@@ -223,7 +223,9 @@ options:
             type: str
             required: true
       paths:
-        description: Paths of which the component needs to know whether they exist. Returned in RV(paths).
+        description:
+          - Paths of which the component needs to know whether they exist. Returned in RV(paths).
+          - A path with C(*), C(?) or C([) is also a pattern of the shell, and stands for the paths that match.
         type: list
         elements: path
         default: []
@@ -260,7 +262,7 @@ options:
         elements: str
         default: []
       conditional_problems:
-        description: Messages that count unless one of some files exists.
+        description: Messages that count under a condition.
         type: list
         elements: dict
         default: []
@@ -274,6 +276,9 @@ options:
             type: list
             elements: path
             required: true
+          if_exists:
+            description: Path without which the message is void. A symbolic link counts, wherever it points to.
+            type: path
   lock_timeout:
     description:
       - Seconds to wait for another process that holds a lock of apt or dpkg.
@@ -444,7 +449,7 @@ missing_groups:
   elements: str
   sample: []
 paths:
-  description: Those of the paths that exist.
+  description: Those of the paths that exist, and what matches those that are patterns.
   returned: success
   type: list
   elements: str
@@ -469,8 +474,6 @@ readonly_kernel_settings:
   elements: str
   sample: [net.core.rmem_max]
 """
-
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, requirements
@@ -530,7 +533,7 @@ COMPONENT = {
         },
     },
     "problems": TEXTS,
-    "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS),
+    "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS, if_exists={"type": "path"}),
 }
 
 
@@ -560,7 +563,7 @@ def main() -> None:
         manual_processes=examination.manual_processes,
         missing_users=requirements.missing_users(users),
         missing_groups=requirements.missing_groups(users),
-        paths=[path for path in paths if os.path.exists(path)],
+        paths=list(dict.fromkeys(found for path in paths for found in requirements.existing_paths(path))),
         kernel_settings={name: requirements.read_kernel_setting(name) for name in settings},
         foreign_owned=[entry["path"] for component in components for entry in component["ownership"] if not requirements.is_owned(entry)],
         readonly_kernel_settings=[name for name in settings if not requirements.is_writable_kernel_setting(name)],

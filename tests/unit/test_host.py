@@ -77,11 +77,13 @@ def test_a_cure_that_did_not_help_is_said(run_module, tmp_path):
     assert "no module imp" in result["msg"]
 
 
-def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
+def test_everything_that_a_host_lacks_is_found_in_one_call(run_module, tmp_path):
     """This machine has no systemd, no archive has the package, and no unit sees /tmp."""
     if Path("/run/systemd/system").exists():
         pytest.fail("this test runs where systemd does not; it is the feature that is missing")
     missing = str(Path(__file__).with_name("missing"))
+    (tmp_path / "[source]").mkdir()
+    (tmp_path / "dangling").symlink_to(missing)
     result = run_module(
         "host_requirements_info",
         components=[
@@ -91,7 +93,7 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
                 "advice": "Take another.",
                 "directories": [{"variable": "the_directory", "path": "/tmp/store", "user": "root"}],
                 "users": ["root", "no-such-user"],
-                "paths": [__file__, missing],
+                "paths": [__file__, missing, f"{tmp_path}/*"],
                 "kernel_settings": ["kernel.ostype", "no.such.setting"],
                 "imports": [{"python": sys.executable, "modules": ["never_imported"]}],
                 "problems": ["told by another module"],
@@ -107,6 +109,9 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
                 "conditional_problems": [
                     {"problem": "void", "unless_exists": [__file__]},
                     {"problem": "valid", "unless_exists": [missing]},
+                    {"problem": "no directory", "if_exists": __file__, "unless_exists": [f"{__file__}/."]},
+                    {"problem": "void: not there", "if_exists": missing, "unless_exists": [f"{missing}/."]},
+                    {"problem": "void: a directory", "if_exists": f"{tmp_path}", "unless_exists": [f"{tmp_path}/."]},
                 ],
             },
             {"component": "reader", "imports": [{"python": sys.executable, "modules": ["nowhere_to_be_found"]}]},
@@ -122,6 +127,7 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
         "told by another module",
         "the sender needs an old one",
         "valid",
+        "no directory",
         "nowhere_to_be_found",
     ):
         assert message in problems
@@ -134,7 +140,7 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
     ]
     assert result["missing_users"] == ["no-such-user"]
     assert result["missing_groups"] == ["no-such-user"]
-    assert result["paths"] == [__file__]
+    assert result["paths"] == [__file__, f"{tmp_path}/[source]"]
     assert result["kernel_settings"] == {"kernel.ostype": "Linux", "no.such.setting": ""}
 
 

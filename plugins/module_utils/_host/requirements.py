@@ -7,6 +7,7 @@ Nothing is changed, except that package lists which lack a package are fetched, 
 
 from __future__ import annotations
 
+import glob
 import grp
 import os
 import pwd
@@ -68,7 +69,7 @@ class Examination:
                     self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
             self.problems += _capacity_problems(component["whisper_capacity"])
             self.problems += component["problems"]
-            self.problems += [entry["problem"] for entry in component["conditional_problems"] if not _any_exists(entry["unless_exists"])]
+            self.problems += [entry["problem"] for entry in component["conditional_problems"] if _counts(entry)]
         self.problems = list(dict.fromkeys(self.problems))
 
     def _examine_packages(self) -> None:
@@ -188,6 +189,16 @@ def needed_packages(component: dict) -> list[str]:
 
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
+
+
+def _counts(conditional: dict) -> bool:
+    there = conditional["if_exists"] is None or os.path.lexists(conditional["if_exists"])
+    return there and not _any_exists(conditional["unless_exists"])
+
+
+def existing_paths(path: str) -> list[str]:
+    """Return the path if it exists, and what matches it as a pattern of the shell."""
+    return [found for found in [path, *sorted(glob.glob(path))] if os.path.exists(found)]
 
 
 def _any_exists(paths: list[str]) -> bool:
