@@ -13,8 +13,9 @@ description:
   - Looks once, for all components of a host, for everything that would end their installation midway, and returns it as messages that
     name the variable, its value and the remedy. The module itself does not fail on them.
   - Checks that systemd runs, that dpkg is in good order, that apt could install all missing packages in one transaction
-    (C(apt-get --simulate)), that Python can import applications which are installed already, that no other process holds a port, that
-    the sandbox of a service leaves its directories visible and writable, and that the host has a time zone.
+    (C(apt-get --simulate)), that Python can import applications which are installed already, that the host has an address to listen on
+    and no other process holds a port of it, that the sandbox of a service leaves its directories visible and writable, and that the
+    host has a time zone.
   - While another process holds a lock of apt or dpkg, and packages are missing, the module waits, and says for which process.
   - Package lists that are older than an hour or that lack a missing package are fetched. A package source that cannot be fetched is a
     warning, as long as all packages are in the lists of the others.
@@ -110,9 +111,12 @@ options:
             choices: [tcp, udp]
             required: true
           address:
-            description: Address to listen on; C(*), C(0.0.0.0) and C(::) are all addresses.
+            description: Address to listen on, or a name of it; C(*), C(0.0.0.0) and C(::) are all addresses.
             type: str
             required: true
+          address_variable:
+            description: Variable that has the address, for the message; by default that of the ports.
+            type: str
           ports:
             description: Ports to listen on.
             type: list
@@ -219,7 +223,9 @@ options:
             type: str
             required: true
       paths:
-        description: Paths of which the component needs to know whether they exist. Returned in RV(paths).
+        description:
+          - Paths of which the component needs to know whether they exist. Returned in RV(paths).
+          - A path with C(*), C(?) or C([) is also a pattern of the shell, and stands for the paths that match.
         type: list
         elements: path
         default: []
@@ -256,7 +262,7 @@ options:
         elements: str
         default: []
       conditional_problems:
-        description: Messages that count unless one of some files exists.
+        description: Messages that count under a condition.
         type: list
         elements: dict
         default: []
@@ -270,6 +276,9 @@ options:
             type: list
             elements: path
             required: true
+          if_exists:
+            description: Path without which the message is void. A symbolic link counts, wherever it points to.
+            type: path
   lock_timeout:
     description:
       - Seconds to wait for another process that holds a lock of apt or dpkg.
@@ -440,7 +449,7 @@ missing_groups:
   elements: str
   sample: []
 paths:
-  description: Those of the paths that exist.
+  description: Those of the paths that exist, and what matches those that are patterns.
   returned: success
   type: list
   elements: str
@@ -466,8 +475,6 @@ readonly_kernel_settings:
   sample: [net.core.rmem_max]
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, requirements
 
@@ -492,6 +499,7 @@ COMPONENT = {
         variable=TEXT,
         protocol={"type": "str", "choices": ["tcp", "udp"], "required": True},
         address=TEXT,
+        address_variable={"type": "str"},
         ports={"type": "list", "elements": "int", "required": True},
         units=TEXT,
     ),
@@ -525,7 +533,7 @@ COMPONENT = {
         },
     },
     "problems": TEXTS,
-    "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS),
+    "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS, if_exists={"type": "path"}),
 }
 
 
@@ -555,7 +563,7 @@ def main() -> None:
         manual_processes=examination.manual_processes,
         missing_users=requirements.missing_users(users),
         missing_groups=requirements.missing_groups(users),
-        paths=[path for path in paths if os.path.exists(path)],
+        paths=list(dict.fromkeys(found for path in paths for found in requirements.existing_paths(path))),
         kernel_settings={name: requirements.read_kernel_setting(name) for name in settings},
         foreign_owned=[entry["path"] for component in components for entry in component["ownership"] if not requirements.is_owned(entry)],
         readonly_kernel_settings=[name for name in settings if not requirements.is_writable_kernel_setting(name)],

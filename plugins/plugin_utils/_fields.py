@@ -10,6 +10,8 @@ import re
 
 # No service with PrivateTmp, as Apache's and this collection's are, sees /tmp and /var/tmp.
 _OF_THE_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr")
+# Each with what belongs to other services.
+_SHARED = tuple(f"/var/{name}" for name in ("backups", "cache", "lib", "local", "log", "mail", "opt", "spool", "www"))
 
 
 def port_problem(name: str, value: object) -> str | None:
@@ -32,8 +34,18 @@ def directory_problem(name: str, value: object, example: str = "/var/lib/graphit
     """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
     path = posixpath.normpath(re.sub("^/+", "/", str(value)))
     top, *rest = path.split("/")[1:] if path.startswith("/") else [""]
-    if not rest or top in _OF_THE_SYSTEM or path.startswith("/var/tmp/"):
+    if not rest or top in _OF_THE_SYSTEM or path in _SHARED or path.startswith("/var/tmp/"):
         return f"{name} is '{value}'; give a directory of its own by its absolute path, such as {example}."
+    return None
+
+
+def plain_path_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is an absolute path that units, which split and expand it, or comparisons would take for another."""
+    path = posixpath.normpath(re.sub("^/+", "/", str(value)))
+    if str(value) != path:
+        return f"{name} is '{value}'; write the path without '..', '.', '//' and a slash at its end, such as {path}."
+    if not re.match(r"[\w./@+-]+\Z", path):
+        return f"{name} is '{value}', which a unit would not take as it is; use letters, digits and . _ @ + - / only."
     return None
 
 

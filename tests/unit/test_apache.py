@@ -134,7 +134,7 @@ def test_the_port_of_ssl_makes_way_as_well(examine):
     [
         ({"sites-enabled/shop.conf": "<VirtualHost *:80>\nServerName shop.example\n</VirtualHost>\n"}, ["port 80", "ports.conf"]),
         ({"sites-available/000-default.conf": "# ours\n" + DEFAULT_SITE}, ["port 80", "ports.conf"]),
-        ({"ports.conf": "Listen 10.0.0.1:80\n"}, ["port 80", "line 1"]),
+        ({"ports.conf": "Listen 127.0.0.2:80\n"}, ["port 80", "line 1"]),
         ({"conf-enabled/more.conf": "Listen 80\n", "ports.conf": ""}, ["port 80", "more.conf"]),
     ],
 )
@@ -157,8 +157,20 @@ def test_a_site_on_a_port_that_another_service_has_is_refused(examine):
 
 
 def test_all_addresses_beside_one_of_them_is_refused(examine):
-    (problem,) = examine([site("a", port=81)], {"conf-enabled/more.conf": "Listen 10.0.0.1:81\n"}).problems()
-    assert "10.0.0.1" in problem
+    (problem,) = examine([site("a", port=81)], {"conf-enabled/more.conf": "Listen 127.0.0.2:81\n"}).problems()
+    assert "127.0.0.2" in problem
+
+
+def test_addresses_that_the_host_does_not_have_are_refused_before_they_stop_apache(examine, tmp_path):
+    (problem,) = examine([site("a", port=81, address="203.0.113.1"), site("b", port=81, address="127.0.0.2")]).problems()
+    assert "apache_wsgi_sites: address of site 'a' is 203.0.113.1, which is not an address of this host" in problem
+    # Also where Apache listens on all addresses already, for the site would get no request.
+    (problem,) = examine([site("a", address="203.0.113.1")]).problems()
+    assert "site 'a'" in problem
+    assert examine([site("a", address="203.0.113.1", state="absent")]).problems() == []
+    files = {"conf-enabled/more.conf": "Listen 203.0.113.1:82\nListen ${ADDRESS}:83\nListen localhost:84\n"}
+    (problem,) = examine([site("b", port=81)], files).problems()
+    assert f"Listen 203.0.113.1:82 ({tmp_path}/conf-enabled/more.conf, line 1) is 203.0.113.1" in problem
 
 
 OURS = site("graphite", server_name="graphite.example", server_aliases=["web1.example", "localhost"])

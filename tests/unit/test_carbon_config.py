@@ -32,7 +32,9 @@ def problems(**prune):
         ({"unused_for": "90d", "archive_directory": "archive"}, "archive_directory is 'archive'"),
         ({"unused_for": "90d", "archive_directory": "/srv"}, "archive_directory is '/srv'"),
         ({"unused_for": "90d", "archive_directory": "/srv/a b"}, "archive_directory is '/srv/a b'"),
-        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/../whisper/old"}, "overlaps"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/old"}, "overlaps"),
+        ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper/../old"}, "such as /var/lib/graphite/old"),
+        ({"unused_for": "90d", "archive_directory": "/srv/%h/archive"}, "archive_directory is '/srv/%h/archive'"),
         ({"unused_for": "90d", "archive_directory": "/var/lib/graphite/whisper"}, "overlaps"),
         ({"unused_for": "90d", "archive_directory": "/var/lib/graphite"}, "overlaps"),
         ({"unused_for": "90d", "schedule": "daily\nUnit=other.service"}, "schedule"),
@@ -85,3 +87,84 @@ def test_protobuf_is_asked_for_where_its_receiver_is_wanted(role_validation):
 
     assert "carbon.protobuf" not in imports({})
     assert "carbon.protobuf" in imports({"PROTOBUF_RECEIVER_PORT": 2005})
+
+
+TWO = [*GOOD["instances"], {"name": "b", "line_receiver_port": 2103, "cache_query_port": 7102}]
+
+
+@pytest.mark.parametrize(
+    ("instances", "settings", "words"),
+    [
+        (GOOD["instances"], {"PICKLE_RECEIVER_PORT": 7002}, ["cache_query_port of instance 'a'", "PICKLE_RECEIVER_PORT", "TCP port 7002"]),
+        (
+            GOOD["instances"],
+            {"PICKLE_RECEIVER_PORT": "2003"},
+            ["line_receiver_port of instance 'a'", "PICKLE_RECEIVER_PORT", "TCP port 2003"],
+        ),
+        (GOOD["instances"], {"PROTOBUF_RECEIVER_PORT": 7002}, ["PROTOBUF_RECEIVER_PORT", "TCP port 7002"]),
+        (
+            GOOD["instances"],
+            {"PICKLE_RECEIVER_PORT": 2004, "PROTOBUF_RECEIVER_PORT": 2004},
+            ["PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT", "TCP port 2004"],
+        ),
+        ([TWO[0], {**TWO[1], "cache_query_port": "2003"}], {}, ["line_receiver_port of instance 'a'", "cache_query_port of instance 'b'"]),
+        (GOOD["instances"], {"PICKLE_RECEIVER_PORT": "pickle"}, ["PICKLE_RECEIVER_PORT", "pickle"]),
+        (GOOD["instances"], {"ENABLE_UDP_LISTENER": True, "UDP_RECEIVER_PORT": 99999}, ["UDP_RECEIVER_PORT", "99999"]),
+        ([{**TWO[0], "cache_query_port": 0}], {}, ["cache_query_port of instance 'a' in carbon_cache_instances is 0"]),
+    ],
+)
+def test_two_listeners_of_carbon_on_one_port_are_refused(instances, settings, words):
+    (problem,) = carbon_cache_problems({**GOOD, "instances": instances, "settings": settings})
+    assert [word for word in words if word not in problem] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ENABLE_UDP_LISTENER": True},
+        {"ENABLE_UDP_LISTENER": True, "UDP_RECEIVER_PORT": 7002, "PICKLE_RECEIVER_PORT": 2004},
+        {"UDP_RECEIVER_PORT": 0, "PICKLE_RECEIVER_PORT": 0, "PROTOBUF_RECEIVER_PORT": ""},
+    ],
+)
+def test_listeners_of_carbon_with_ports_of_their_own_are_not_refused(settings):
+    assert carbon_cache_problems({**GOOD, "settings": settings}) == []
+
+
+@pytest.mark.parametrize(
+    ("directory", "words"),
+    [
+        ("/srv/%h/whisper", "letters, digits"),
+        ("/srv/wh isper", "letters, digits"),
+        ("/srv/$HOME/whisper", "letters, digits"),
+        ("/srv/whisper\n", "letters, digits"),
+        ("/srv/graphite/../x", "such as /srv/x"),
+        ("/srv//whisper", "such as /srv/whisper"),
+        ("//srv/whisper", "such as /srv/whisper"),
+        ("/srv/whisper/", "such as /srv/whisper"),
+        ("/var/lib", "such as /var/lib/graphite/whisper"),
+        ("/var/lib/graphite", "/var/lib/graphite/whisper, for example"),
+    ],
+)
+def test_a_whisper_directory_that_a_unit_or_the_application_would_not_take_is_refused(directory, words):
+    (problem,) = carbon_cache_problems({**GOOD, "whisper_directory": directory})
+    assert f"carbon_cache_whisper_directory is '{directory}'" in problem
+    assert words in problem
+
+
+@pytest.mark.parametrize("directory", ["/srv/whisper", "/home/graphite/whisper_2.x", "/var/lib/graphite/whisper", "/data/Größe/@a+b-c"])
+def test_a_whisper_directory_of_its_own_is_not_refused(directory):
+    assert carbon_cache_problems({**GOOD, "whisper_directory": directory}) == []
+
+
+@pytest.mark.parametrize("role", ["carbon_cache", "graphite_web"])
+def test_directories_of_the_package_are_made_where_they_are_missing_and_left_alone_where_they_are(role_validation, role):
+    packaged = {item["path"] for item in role_validation.value(role, f"__{role}_directories", {})}
+    there = {"/var/lib/graphite"}
+
+    def missing(paths):
+        variables = {f"__{role}_examination": {"paths": sorted(paths)}}
+        return {item["path"] for item in role_validation.value(role, f"__{role}_missing_directories", variables)}
+
+    assert there < packaged
+    assert missing(packaged) == set()
+    assert missing(there) == packaged - there

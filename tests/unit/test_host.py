@@ -22,6 +22,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
     imports,
     locks,
     manual_processes,
+    requirements,
     time_zones,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.ledger import Ledger, removable_packages
@@ -76,11 +77,13 @@ def test_a_cure_that_did_not_help_is_said(run_module, tmp_path):
     assert "no module imp" in result["msg"]
 
 
-def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
+def test_everything_that_a_host_lacks_is_found_in_one_call(run_module, tmp_path):
     """This machine has no systemd, no archive has the package, and no unit sees /tmp."""
     if Path("/run/systemd/system").exists():
         pytest.fail("this test runs where systemd does not; it is the feature that is missing")
     missing = str(Path(__file__).with_name("missing"))
+    (tmp_path / "[source]").mkdir()
+    (tmp_path / "dangling").symlink_to(missing)
     result = run_module(
         "host_requirements_info",
         components=[
@@ -90,7 +93,7 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
                 "advice": "Take another.",
                 "directories": [{"variable": "the_directory", "path": "/tmp/store", "user": "root"}],
                 "users": ["root", "no-such-user"],
-                "paths": [__file__, missing],
+                "paths": [__file__, missing, f"{tmp_path}/*"],
                 "kernel_settings": ["kernel.ostype", "no.such.setting"],
                 "imports": [{"python": sys.executable, "modules": ["never_imported"]}],
                 "problems": ["told by another module"],
@@ -106,6 +109,9 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
                 "conditional_problems": [
                     {"problem": "void", "unless_exists": [__file__]},
                     {"problem": "valid", "unless_exists": [missing]},
+                    {"problem": "no directory", "if_exists": __file__, "unless_exists": [f"{__file__}/."]},
+                    {"problem": "void: not there", "if_exists": missing, "unless_exists": [f"{missing}/."]},
+                    {"problem": "void: a directory", "if_exists": f"{tmp_path}", "unless_exists": [f"{tmp_path}/."]},
                 ],
             },
             {"component": "reader", "imports": [{"python": sys.executable, "modules": ["nowhere_to_be_found"]}]},
@@ -121,6 +127,7 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
         "told by another module",
         "the sender needs an old one",
         "valid",
+        "no directory",
         "nowhere_to_be_found",
     ):
         assert message in problems
@@ -133,7 +140,7 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
     ]
     assert result["missing_users"] == ["no-such-user"]
     assert result["missing_groups"] == ["no-such-user"]
-    assert result["paths"] == [__file__]
+    assert result["paths"] == [__file__, f"{tmp_path}/[source]"]
     assert result["kernel_settings"] == {"kernel.ostype": "Linux", "no.such.setting": ""}
 
 
@@ -152,6 +159,18 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module):
 def test_half_installed_packages_are_told_from_whole_ones(monkeypatch, lines, half):
     monkeypatch.setattr(apt, "_run", lambda _command: lines)
     assert apt.half_installed(apt.read_states()) == half
+
+
+def test_an_interrupted_installation_is_refused_with_commands_that_ask_nothing(monkeypatch):
+    """With simulated answers of dpkg."""
+    monkeypatch.setattr(apt, "_run", lambda _command: "half half-configured ok\n")
+    monkeypatch.setattr(apt, "wait_for_locks", lambda _timeout: [])
+    examination = requirements.Examination([], lock_timeout=0)
+    examination.missing = {"store": ["other"]}
+    examination._refuse_disorder()
+    (problem,) = examination.problems
+    assert "half (half-configured)" in problem
+    assert problem.endswith("dpkg --configure -a --force-confdef --force-confold && apt-get -y -f install")
 
 
 def test_what_is_refused_by_apt_is_told_with_its_reasons():

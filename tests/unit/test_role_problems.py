@@ -66,7 +66,8 @@ def test_directories_that_can_be_given_away(value):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "/", "/srv", "relative/path", "/etc/graphite", "/tmp/whisper", "/var/tmp/whisper", "/srv/../usr/lib"]
+    "value",
+    ["", "/", "/srv", "relative/path", "/etc/graphite", "/tmp/whisper", "/var/tmp/whisper", "/var/lib", "/var/log/", "/srv/../usr/lib"],
 )
 def test_directories_that_cannot(value):
     assert f"a_directory is '{value}'" in directory_problem("a_directory", value)

@@ -4,10 +4,22 @@
 
 from __future__ import annotations
 
+import os
+import socket as network
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run, system_path
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import overlap, parse_sockets, port_holders
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import (
+    address_problem,
+    overlap,
+    parse_sockets,
+    port_holders,
+)
 
+COLLECTIONS = str(Path(__file__).parents[2] / ".ansible" / "collections")
 SOCKETS = """\
 udp UNCONN 0      0            0.0.0.0:8125 0.0.0.0:* users:(("statsd goruntim",pid=2785,fd=23)) cgroup:/user.slice/session-3.scope
 tcp LISTEN 0      50           0.0.0.0:7002 0.0.0.0:*                                            cgroup:/system.slice/carbon-cache.service
@@ -78,6 +90,47 @@ def test_instances_of_a_template_are_their_own_units():
 )
 def test_addresses_overlap_where_the_kernel_refuses_one_of_them(address, held, refused):
     assert overlap(address, held) == refused
+
+
+@pytest.mark.parametrize("address", ["*", "0.0.0.0", "::", "127.0.0.1", "127.9.8.7", "::1", "localhost"])
+def test_addresses_that_the_host_has_are_not_refused(address):
+    assert address_problem("the_address", address) is None
+
+
+@pytest.mark.parametrize("address", ["203.0.113.1", "2001:db8::1", "fe80::1", "no-such-name.invalid"])
+def test_an_address_that_the_host_does_not_have_is_refused_with_those_that_it_has(address):
+    problem = address_problem("the_address", address)
+    assert f"the_address is {address}, which is not an address of this host" in problem
+    assert "127.0.0.1" in problem
+    assert "::1" in problem
+
+
+def test_an_address_is_the_hosts_own_while_all_that_listens_there_is_in_use():
+    with network.create_server(("127.0.0.1", 0)) as server:
+        assert address_problem("the_address", server.getsockname()[0]) is None
+
+
+def test_an_address_that_the_kernel_lets_a_program_bind_in_advance_is_not_refused():
+    program = """
+import subprocess
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import address_problem
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+assert address_problem("the_address", "203.0.113.1")
+with open("/proc/sys/net/ipv4/ip_nonlocal_bind", "w") as setting:
+    setting.write("1")
+assert address_problem("the_address", "203.0.113.1") is None
+"""
+    subprocess.run(["unshare", "--net", sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": COLLECTIONS}, check=True)
+
+
+def test_the_examination_names_the_variable_of_the_address(run_module):
+    socket = {**wanted("tcp", "203.0.113.1", 47113), "address_variable": "the_address"}
+    sockets = [socket, {**socket, "protocol": "udp"}, {**wanted("tcp", "203.0.113.2", 47114)}]
+    problems = run_module("host_requirements_info", components=[{"component": "store", "sockets": sockets}])["problems"]
+    assert [problem.split(",")[0] for problem in problems if "203.0.113" in problem] == [
+        "the_address is 203.0.113.1",
+        "the_port is 203.0.113.2",
+    ]
 
 
 def test_programs_of_the_administration_are_found_without_their_directories_in_the_path(monkeypatch):

@@ -89,3 +89,26 @@ def test_what_verification_expects_is_what_statsd_sends(statsd_release, config, 
     assert {item["series"]: item["value"] for item in verification["expected"]} == {
         item["series"]: pytest.approx(values[item["series"]]) for item in verification["expected"]
     }
+
+
+@pytest.mark.parametrize(
+    ("found", "released", "build", "remains"),
+    [
+        (["{release}"], True, "controller", []),
+        (["{release}"], True, "host", []),
+        ([], False, "controller", []),
+        (["0123456789ab", "{release}", "{release}/complete", "own", "source"], True, "controller", ["0123456789ab", "source"]),
+        (["statsd-{release}.tar.gz", "0123456789ab.old", "sources"], True, "host", ["statsd-{release}.tar.gz"]),
+        (["0123456789ab"], False, "host", ["0123456789ab", "source", "statsd-{release}.tar.gz"]),
+    ],
+)
+def test_remains_of_builds_are_known_from_the_examination_also_after_a_run_that_ended_early(
+    role_validation, found, released, build, remains
+):
+    release = role_validation.value("statsd", "__statsd_release", {})
+
+    def paths(names):
+        return [f"/opt/statsd/{name.format(release=release)}" for name in names]
+
+    variables = {"statsd_build": build, "__statsd_examination": {"paths": paths(found)}, "__statsd_is_released": released}
+    assert role_validation.value("statsd", "__statsd_remains", variables) == paths(remains)

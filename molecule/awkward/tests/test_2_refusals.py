@@ -113,7 +113,7 @@ def test_a_time_zone_that_no_package_brings(unready):
 
 
 def test_packages_that_are_half_installed(host, unready):
-    cure = re.search(r"graphite-carbon \(half-configured\)\. Run: (dpkg --configure -a [-\w ]+ && apt-get -f install)", unready)
+    cure = re.search(r"graphite-carbon \(half-configured\)\. Run: (dpkg --configure -a [-\w ]+ && apt-get -y -f install)", unready)
     assert cure, unready
     result = host.run(f"DEBIAN_FRONTEND=noninteractive sh -c '{cure[1]}'")
     assert result.rc == 0, result.stderr

@@ -65,7 +65,10 @@ def test_links_of_the_application_give_nothing_away(host, healed, playbook):
     host.run(f"rm {second} /var/lib/victim")
 
 
-def test_processes_that_are_older_than_their_packages_are_replaced(host, healed):
+REMOVED = "/etc/carbon /etc/statsd /var/log/carbon /var/log/graphite"
+
+
+def test_what_was_removed_comes_back_and_processes_that_are_older_than_their_packages_are_replaced(host, healed):
     def processes():
         services = (f"systemctl show --property MainPID --value {unit}" for unit in ("carbon-cache@a", "statsd"))
         return [host.run(command).stdout.split() for command in (*services, "pgrep -u _graphite apache2")]
@@ -74,7 +77,13 @@ def test_processes_that_are_older_than_their_packages_are_replaced(host, healed)
     assert all(before), before
     replaced = "python3*-minimal.list" if VENV else "python3-whisper.list graphite-web.list"
     assert host.run(f"cd /var/lib/dpkg/info && touch --no-create nodejs.list {replaced}").rc == 0
+    attributes = host.run(f"stat --format '%n %U %G %a' {REMOVED}").stdout
+    host.run(f"rm -r {REMOVED}")
+    # As a run leaves them that ends before its last task.
+    host.run("mkdir /opt/statsd/0123456789ab /opt/statsd/source")
     assert "changed=0" not in healed("packages", check_first=True)
+    assert host.run(f"stat --format '%n %U %G %a' {REMOVED}").stdout == attributes
+    assert len(host.file("/opt/statsd").listdir()) == 1
     after = processes()
     assert not any(set(old) & set(new) for old, new in zip(before, after)), (before, after)
     assert all(after), after

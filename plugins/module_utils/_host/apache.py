@@ -18,7 +18,7 @@ import socket
 from typing import Callable, Iterator, NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, holders
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, address_problem, holders
 
 ROOT = "/etc/apache2"
 DEFAULT_SITE = "000-default"
@@ -337,7 +337,16 @@ class Examination:
                 f" ({holder.protocol}). Stop it ({holder.remedy}), or take the Listen directive out."
                 for holder in holders(self._sockets, "tcp", address, int(port), UNIT)
             ]
-        return sorted(set(problems))
+        return sorted({*problems, *self._address_problems()})
+
+    def _address_problems(self) -> list[str]:
+        """Return one message for each address that Apache would listen on and that the host does not have."""
+        addresses = {f"apache_wsgi_sites: address of site '{site['name']}'": site_address(site) for site in self._sites}
+        for listen in self._kept():
+            address, _port = split_listener(listen.argument)
+            if "$" not in address:  # Apache may know the variable from its environment
+                addresses[f"The address in Listen {listen.argument} ({listen.path}, line {listen.line})"] = address
+        return list(filter(None, (address_problem(variable, address) for variable, address in addresses.items())))
 
     def shadows(self) -> list[str]:
         """Return one message for each virtual host that answers requests meant for one of the sites."""

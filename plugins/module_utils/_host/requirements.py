@@ -7,6 +7,7 @@ Nothing is changed, except that package lists which lack a package are fetched, 
 
 from __future__ import annotations
 
+import glob
 import grp
 import os
 import pwd
@@ -22,7 +23,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
     time_zones,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, port_holders, read_sockets
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, address_problem, port_holders, read_sockets
 
 _SYSTEMD = "/run/systemd/system"
 
@@ -68,7 +69,7 @@ class Examination:
                     self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
             self.problems += _capacity_problems(component["whisper_capacity"])
             self.problems += component["problems"]
-            self.problems += [entry["problem"] for entry in component["conditional_problems"] if not _any_exists(entry["unless_exists"])]
+            self.problems += [entry["problem"] for entry in component["conditional_problems"] if _counts(entry)]
         self.problems = list(dict.fromkeys(self.problems))
 
     def _examine_packages(self) -> None:
@@ -104,7 +105,7 @@ class Examination:
             listed = ", ".join(f"{name} ({state})" for name, state in sorted(half.items()))
             self.problems.append(
                 f"the installation of packages was interrupted: {listed}."
-                " Run: dpkg --configure -a --force-confdef --force-confold && apt-get -f install"
+                " Run: dpkg --configure -a --force-confdef --force-confold && apt-get -y -f install"
             )
 
     def _half_installed(self) -> dict[str, str]:
@@ -169,6 +170,7 @@ class Examination:
     def _examine_sockets(self, sockets: list[Socket]) -> None:
         for component in self._components:
             for wanted in component["sockets"]:
+                self.problems += filter(None, [address_problem(wanted["address_variable"] or wanted["variable"], wanted["address"])])
                 for holder in port_holders(sockets, wanted):
                     takeover = component["takeover"]
                     pid, known = holder["pid"], self.manual_processes[component["component"]]
@@ -187,6 +189,16 @@ def needed_packages(component: dict) -> list[str]:
 
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
+
+
+def _counts(conditional: dict) -> bool:
+    there = conditional["if_exists"] is None or os.path.lexists(conditional["if_exists"])
+    return there and not _any_exists(conditional["unless_exists"])
+
+
+def existing_paths(path: str) -> list[str]:
+    """Return the path if it exists, and what matches it as a pattern of the shell."""
+    return [found for found in [path, *sorted(glob.glob(path))] if os.path.exists(found)]
 
 
 def _any_exists(paths: list[str]) -> bool:

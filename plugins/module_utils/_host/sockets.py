@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What a host listens on, as ``ss -Hltunp --cgroup`` prints it. This file is private to the collection.
+"""What a host listens on, as ``ss -Hltunp --cgroup`` prints it, and what it could listen on. This file is private to the collection.
 
-Source of the format: ``misc/ss.c`` of iproute2 6.1 and 6.15.
+Source of the format: ``misc/ss.c`` of iproute2 6.1 and 6.15; of the addresses, ``ip/ipaddress.c``.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import socket as network
 from typing import NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
@@ -18,6 +20,9 @@ _SOCKET = re.compile(
     r"(?:\s+users:\((?P<users>.*?)\)(?=\s|$))?(?:.*?\scgroup:(?P<group>\S+))?"
 )
 _USER = re.compile(r'\("(?P<program>.*?)",pid=(?P<pid>\d+)')
+
+# The host has no such address, no such family of addresses, or several networks with it (one that is local to a link).
+_UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
 
 
 class Socket(NamedTuple):
@@ -124,3 +129,40 @@ def port_holders(sockets: list[Socket], wanted: dict) -> list[dict]:
         for port in wanted["ports"]
         for holder in holders(sockets, wanted["protocol"], wanted["address"], int(port), wanted["units"])
     ]
+
+
+def address_problem(variable: str, address: str) -> str | None:
+    """Return a message if no program could listen on ``address``, which ``variable`` has, whatever the port; else ``None``."""
+    if _is_available(address):
+        return None
+    known = ", ".join(_own_addresses()) or "those that 'ip address' shows"
+    return (
+        f"{variable} is {address}, which is not an address of this host; it has {known}. Give one of these, or add {address} to the host."
+    )
+
+
+def _is_available(address: str) -> bool:
+    """Return whether the host lets a program listen on ``address``; for a name, on one of its addresses."""
+    if address == "*":
+        return True
+    try:
+        found = network.getaddrinfo(address, 0, type=network.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(_can_bind(family, place) for family, _kind, _protocol, _name, place in found)
+
+
+def _can_bind(family: int, place: tuple) -> bool:
+    # Port 0 is any that is free, so that what is in use does not matter; the kernel's ip_nonlocal_bind does.
+    try:
+        with network.socket(family, network.SOCK_STREAM) as probe:
+            probe.bind(place)
+    except OSError as error:
+        return error.errno not in _UNAVAILABLE
+    return True
+
+
+def _own_addresses() -> list[str]:
+    """Return the addresses of this host without those that are local to a link; none where there is no ``ip``."""
+    shown = run(["ip", "-oneline", "address"]).stdout
+    return [address for address in re.findall(r" inet6? ([^/ ]+)", shown) if not address.startswith("fe80:")]

@@ -22,7 +22,12 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.stora
     schema_problems,
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import header, library, prune, tree
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, directory_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
+    address_problem,
+    directory_problem,
+    plain_path_problem,
+    port_problem,
+)
 
 # carbon_cache_instances and carbon_cache_bind_address own these; a second source would contradict them in silence.
 OWNED_SETTINGS = (
@@ -35,6 +40,9 @@ OWNED_SETTINGS = (
     "PROTOBUF_RECEIVER_INTERFACE",
     "UDP_RECEIVER_INTERFACE",
 )
+
+_DATA_DIRECTORY = "/var/lib/graphite"
+TCP_RECEIVERS = ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT")
 
 
 def config_value(value: object) -> str:
@@ -60,21 +68,22 @@ def prune_program(directory: str) -> list[dict]:
 
 def carbon_cache_problems(variables: dict) -> list[str]:
     """Return one sentence for each mistake in the role's variables, given without the prefix ``carbon_cache_``."""
-    directory_problems = list(filter(None, [directory_problem("carbon_cache_whisper_directory", variables["whisper_directory"])]))
+    whisper_directory = variables["whisper_directory"]
     if variables.get("state") == "absent":
-        return directory_problems
+        return list(filter(None, [directory_problem("carbon_cache_whisper_directory", whisper_directory)]))
     return [
         *_instance_problems(variables["instances"]),
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
-        *directory_problems,
+        *filter(None, [_whisper_problem("carbon_cache_whisper_directory", whisper_directory)]),
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
         *expected_series_problems(
             "carbon_cache_expected_series", variables["expected_series"], "carbon_cache_storage_schemas", variables["storage_schemas"]
         ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
+        *_port_problems(variables["instances"], variables["settings"]),
         *_receiver_problems(variables["settings"], variables["instances"]),
-        *_prune_problems(variables["prune"], variables["whisper_directory"]),
+        *_prune_problems(variables["prune"], whisper_directory),
     ]
 
 
@@ -82,19 +91,9 @@ def _instance_problems(instances: list[dict]) -> list[str]:
     problems = []
     if not instances:
         problems.append("carbon_cache_instances is empty; carbon needs at least one instance to receive metrics.")
-    uses: list[int] = []
     for instance in instances:
-        for key in ("line_receiver_port", "cache_query_port"):
-            problem = port_problem(f"carbon_cache_instances: {key} of instance '{instance['name']}'", instance[key])
-            if problem:
-                problems.append(problem)
-            else:
-                uses.append(int(instance[key]))
         if not re.match(r"[A-Za-z0-9_-]+\Z", str(instance["name"])):
             problems.append(f"carbon_cache_instances: '{instance['name']}' cannot name a unit; use letters, digits, '_' and '-'.")
-    for port, count in Counter(uses).items():
-        if count > 1:
-            problems.append(f"carbon_cache_instances uses port {port} {count} times; give each listener a port of its own.")
     for name, count in Counter(instance["name"] for instance in instances).items():
         if count > 1:
             problems.append(f"carbon_cache_instances has {count} instances '{name}'; give each a name of its own.")
@@ -114,11 +113,41 @@ def _settings_problems(settings: dict) -> list[str]:
     return problems
 
 
+def _port_problems(instances: list[dict], settings: dict) -> list[str]:
+    """Refuse what is no port, and a port that several listeners would open: carbon would end at each start."""
+    listeners = [
+        (f"{key} of instance '{instance['name']}' in carbon_cache_instances", "TCP", instance[key])
+        for instance in instances
+        for key in ("line_receiver_port", "cache_query_port")
+    ]
+    listeners += [(f"{name} in carbon_cache_settings", "TCP", settings[name]) for name in TCP_RECEIVERS if _is_open(settings, name)]
+    if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
+        listeners.append(("UDP_RECEIVER_PORT in carbon_cache_settings", "UDP", settings.get("UDP_RECEIVER_PORT", 2003)))
+    problems = []
+    names: dict[tuple[str, int], list[str]] = {}
+    for name, protocol, port in listeners:
+        problem = port_problem(name, port)
+        if problem:
+            problems.append(problem)
+        else:
+            names.setdefault((protocol, int(port)), []).append(name)
+    problems += [
+        f"{' and '.join(users)} are {protocol} port {port}; give each listener a port of its own."
+        for (protocol, port), users in names.items()
+        if len(users) > 1
+    ]
+    return problems
+
+
+def _is_open(settings: dict, name: str) -> bool:
+    return str(settings.get(name, 0)) not in ("0", "")
+
+
 def _receiver_problems(settings: dict, instances: list[dict]) -> list[str]:
     """Refuse receivers that all instances would open on the same port: a series would land in any of their caches."""
     if len(instances) < 2:
         return []
-    shared = [name for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT") if str(settings.get(name, 0)) not in ("0", "")]
+    shared = [name for name in TCP_RECEIVERS if _is_open(settings, name)]
     shared += [name for name in ("ENABLE_UDP_LISTENER",) if boolean(settings.get(name, False), strict=False)]
     return [
         f"carbon_cache_settings has {name}: {settings[name]}, and carbon_cache_instances has {len(instances)} instances, which would share"
@@ -150,12 +179,20 @@ def _prune_problems(prune: dict, whisper_directory: str) -> list[str]:
     return [problem for problem in problems if problem]
 
 
-def _archive_problem(name: str, value: object, whisper_directory: str) -> str | None:
-    problem = directory_problem(name, value, example="/var/lib/graphite-archive")
+def _whisper_problem(name: str, value: object) -> str | None:
+    problem = directory_problem(name, value) or plain_path_problem(name, value)
     if problem:
         return problem
-    if not re.match(r"[\w./@:+-]+\Z", str(value)):
-        return f"{name} is '{value}', which a unit would not take as it is; use letters, digits and . _ @ : + - / only."
+    # A restoration renames the whisper directory; a series named search_index.x would be a directory in place of the index.
+    if str(value) == _DATA_DIRECTORY:
+        return f"{name} is '{value}', which has the database and the search index of graphite-web; give {value}/whisper, for example."
+    return None
+
+
+def _archive_problem(name: str, value: object, whisper_directory: str) -> str | None:
+    problem = directory_problem(name, value, example="/var/lib/graphite-archive") or plain_path_problem(name, value)
+    if problem:
+        return problem
     paths = [posixpath.normpath(str(value)), posixpath.normpath(str(whisper_directory))]
     if posixpath.isabs(paths[1]) and posixpath.commonpath(paths) in paths:
         return f"{name} is '{value}', which overlaps with carbon_cache_whisper_directory; give a directory beside it."
