@@ -28,10 +28,15 @@ def _options(role: str) -> dict[str, dict]:
     return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)["argument_specs"]["main"]["options"]
 
 
+def role_options() -> dict[str, dict]:
+    """Return the options of all roles by their names."""
+    roles = [path.parent.parent.name for path in _ROLES.glob("*/meta/argument_specs.yml")]
+    return {name: option for role in roles for name, option in _options(role).items()}
+
+
 @lru_cache(maxsize=None)
 def _defaults() -> dict[str, Any]:
-    roles = [path.parent.parent.name for path in _ROLES.glob("*/meta/argument_specs.yml")]
-    return {name: option["default"] for role in roles for name, option in _options(role).items() if "default" in option}
+    return {name: option["default"] for name, option in role_options().items() if "default" in option}
 
 
 class _HostVariables(Mapping):

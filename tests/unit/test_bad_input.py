@@ -267,6 +267,36 @@ def test_templates_that_fail_are_named_with_all_other_problems(playbook_output):
     assert "graphite_web_processes of web1 is 'many'" in output
 
 
+@pytest.fixture
+def importing_playbook(tmp_path):
+    """Write a playbook of another project that imports one of the collection's, with variables; return its path."""
+
+    def write(name: str, **variables: object) -> Path:
+        playbook = tmp_path / "other_project.yml"
+        imported = {"ansible.builtin.import_playbook": f"metricstack.graphite.{name}", "vars": variables}
+        mine = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": "Mine runs."}, "tags": ["mine"]}]}
+        playbook.write_text(json.dumps([mine, imported]))
+        return playbook
+
+    return write
+
+
+def test_variables_of_a_play_are_refused_because_other_plays_do_not_see_them(playbook_output, importing_playbook):
+    playbook = importing_playbook("validate", graphite_web_port=8085, statsd_port="{{ undefined_thing }}", carbon_cache_state="present")
+    inventory = {"all": {"hosts": {"web1": {"graphite_web_port": 8080, "carbon_cache_state": "present", "statsd_flush_interval": 7000}}}}
+    output = playbook_output(inventory, playbook)
+    for name in ("graphite_web_port", "statsd_port"):
+        assert f"{name} is set by the vars of a play or of import_playbook" in output
+    assert "--extra-vars" in output
+    assert "carbon_cache_state is set" not in output
+    assert "statsd_flush_interval is 7000" in output
+
+
+def test_extra_variables_are_honoured_everywhere(playbook_output, importing_playbook):
+    extra = json.dumps({"graphite_web_port": 8085, "carbon_cache_whisper_directory": "/srv/w"})
+    assert "failed=0" in playbook_output({"all": {"hosts": {"web1": None}}}, importing_playbook("validate"), "-e", extra)
+
+
 def test_the_topology_names_a_template_that_fails(playbook_output):
     """Where a part of the hosts is validated, the template of another one may fail."""
     groups = {"statsd": {"hosts": {"s1": None}}, "carbon": {"hosts": {"c1": {"carbon_cache_bind_address": "{{ undefined_thing }}"}}}}
