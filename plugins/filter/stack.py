@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible import context
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
@@ -160,6 +162,28 @@ def _inventory(groups: Mapping, hostvars: Mapping) -> _topology.Inventory:
     return _topology.Inventory(groups, lru_cache(maxsize=None)(lambda host: _HostVariables(hostvars, host)), _defaults())
 
 
+def unknown_tags(tags: Iterable[str], known: list[str], playbook: str = "site") -> list[str]:
+    started = context.CLIARGS.get("args") or ()
+    alone = bool(started) and all(_is_own_playbook(argument, playbook) for argument in started)
+    similar = {_plain_tag(tag) for tag in known}
+    return [tag for tag in tags if tag not in known and (alone or _plain_tag(tag) in similar)]
+
+
+def _is_own_playbook(argument: str, playbook: str) -> bool:
+    """Tell whether an argument of ``ansible-playbook`` is a playbook of the collection, by its path or its full name."""
+    names = [f"metricstack.graphite.{playbook}{extension}" for extension in ("", ".yml")]
+    return argument in names or Path(argument).resolve() == _ROLES.parent / "playbooks" / f"{playbook}.yml"
+
+
+def _plain_tag(tag: str) -> str:
+    return re.sub(r"[\W_]", "", tag.lower())
+
+
 class FilterModule:
     def filters(self) -> dict:
-        return {"hosts_of": hosts_of, "stack_problems": stack_problems, "stack_topology": stack_topology}
+        return {
+            "hosts_of": hosts_of,
+            "stack_problems": stack_problems,
+            "stack_topology": stack_topology,
+            "unknown_tags": unknown_tags,
+        }
