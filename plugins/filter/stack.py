@@ -51,11 +51,12 @@ class _HostVariables(Mapping):
         self._templar = Templar(loader=getattr(hostvars, "_loader", None) or DataLoader(), variables={**self._raw, "hostvars": hostvars})
         self._host = host
         self._values: dict[str, Any] = {}
-        self.refused: set[str] = set()
+        # By name, why the validation has refused the value.
+        self.refused: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> Any:
         if name in self.refused:
-            raise _topology.RefusedValueError(f"{name} of {self._host} is refused.")
+            raise _topology.RefusedValueError(self._host, self.refused[name])
         if name not in self._values:
             try:
                 self._values[name] = self._templar.template(self._raw[name])
@@ -63,8 +64,9 @@ class _HostVariables(Mapping):
                 # ansible-core before 2.19 repeats the reason.
                 reason = ". ".join(dict.fromkeys(str(getattr(error, "message", error)).rstrip(".").split(". ")))
                 raise _topology.RefusedValueError(
+                    self._host,
                     f"{name} of {self._host} cannot be evaluated: {reason}. Correct its template, or define in the inventory what it refers"
-                    " to; facts of the host are not known yet."
+                    " to; facts of the host are not known yet.",
                 ) from error
         return self._values[name]
 
@@ -111,7 +113,7 @@ def _refused(variables: _HostVariables, name: str, validate: Callable[[Any], lis
     except _topology.RefusedValueError as error:
         problems = [str(error)]
     if problems:
-        variables.refused.add(name)
+        variables.refused[name] = problems[0]
     return problems
 
 
@@ -126,9 +128,9 @@ def _role_problems(variables: _HostVariables, view: _topology.HostView, host: st
                 values[name] = variables[name]
     if role == "apache_wsgi":
         values["apache_wsgi_sites"] = [*view.own_site(), *values["apache_wsgi_sites"]]
-    found = _validation.rule_problems(role, values, variables.refused, RULES.get(role))
+    found = _validation.rule_problems(role, values, set(variables.refused), RULES.get(role))
     # What follows from variables that are wrong would be wrong as well.
-    variables.refused |= {name for name in (_validation.subject(problem, options) for problem in found) if name}
+    variables.refused.update({_validation.subject(problem, options) or "": problem for problem in found})
     return problems + found
 
 
@@ -148,14 +150,25 @@ def stack_topology(groups: Mapping, hostvars: Mapping, host: str) -> dict:
         raise AnsibleFilterError(str(error)) from error
 
 
-def stack_problems(groups: Mapping, hostvars: Mapping, host: str, component: str | None = None) -> list[str]:
+def stack_problems(
+    groups: Mapping, hostvars: Mapping, host: str, component: str | None = None, validated: Iterable[str] | None = None
+) -> list[str]:
     if component:
         try:
             return _topology.HostView(_inventory(groups, hostvars), host).target_problems(_topology.COMPONENTS[component])
         except _topology.RefusedValueError as error:
             return [str(error)]
     hosts = _ValidatedHosts(groups, hostvars)
-    return hosts.problems(host) + _topology.HostView(hosts.inventory, host).problems()
+    view = _topology.HostView(hosts.inventory, host)
+    problems = hosts.problems(host) + view.problems()
+    # A host that is validated itself tells its own problems.
+    told = list(hostvars if validated is None else validated)
+    elsewhere = [
+        str(error) if f" of {error.host} " in str(error) else f"On {error.host}: {error}"
+        for error in view.refused_elsewhere
+        if error.host not in told
+    ]
+    return problems + list(dict.fromkeys(elsewhere))
 
 
 def _inventory(groups: Mapping, hostvars: Mapping) -> _topology.Inventory:

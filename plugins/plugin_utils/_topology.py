@@ -69,7 +69,11 @@ class TopologyError(Exception):
 
 
 class RefusedValueError(Exception):
-    """A variable has no value that could be used: its template fails, or its validation has refused it."""
+    """A variable of ``host`` has no value that could be used: its template fails, or its validation has refused it."""
+
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(message)
+        self.host = host
 
 
 def connect_address(address: object) -> str:
@@ -177,6 +181,8 @@ class HostView:
     def __init__(self, inventory: Inventory, host: str) -> None:
         self._inventory = inventory
         self._host = host
+        # The values of other hosts for want of which problems() could not compare something.
+        self.refused_elsewhere: list[RefusedValueError] = []
 
     def topology(self) -> dict:
         """Return the dict of the host; ``docs/architecture.md`` explains the keys."""
@@ -209,8 +215,10 @@ class HostView:
         problems: list[str] = []
         for check in checks:
             # What follows from a value that is refused would be wrong as well.
-            with suppress(RefusedValueError):
+            try:
                 problems += check()
+            except RefusedValueError as error:
+                self.refused_elsewhere += [error] if error.host != self._host else []
         return problems
 
     @cached_property

@@ -228,6 +228,9 @@ def test_a_value_that_another_host_is_refused_for_is_not_told_again():
     refused = {"carbon_cache_instances": [], "carbon_cache_bind_address": "10.0.0.1"}
     hostvars = {"c1": refused, "s1": {"statsd_config": {"graphite": 1}}, "s2": {}}
     assert {host: len(stack_problems(groups, hostvars, host)) for host in hostvars} == {"c1": 1, "s1": 1, "s2": 0}
+    # Unless --limit leaves that host out.
+    (message,) = stack_problems(groups, hostvars, "s2", validated=["s2"])
+    assert message.startswith("On c1: carbon_cache_instances is empty")
 
 
 @pytest.fixture
