@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
@@ -59,7 +60,9 @@ class _HostVariables(Mapping):
             raise _topology.RefusedValueError(self._host, self.refused[name])
         if name not in self._values:
             try:
-                self._values[name] = self._templar.template(self._raw[name])
+                value = self._templar.template(self._raw[name])
+                # Decrypts what Ansible Vault has encrypted, which would otherwise fail later.
+                json.dumps(value, default=str, skipkeys=True)
             except Exception as error:  # a template of the inventory may fail in any way
                 # ansible-core before 2.19 repeats the reason.
                 reason = ". ".join(dict.fromkeys(str(getattr(error, "message", error)).rstrip(".").split(". ")))
@@ -68,6 +71,7 @@ class _HostVariables(Mapping):
                     f"{name} of {self._host} cannot be evaluated: {reason}. Correct its template, or define in the inventory what it refers"
                     " to; facts of the host are not known yet.",
                 ) from error
+            self._values[name] = value
         return self._values[name]
 
     def __contains__(self, name: object) -> bool:

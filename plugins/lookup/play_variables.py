@@ -44,9 +44,14 @@ _raw:
 
 class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
-        # Templates are compared as they stand: to evaluate them could fail.
         (host,) = terms
         inventory = variables["hostvars"].raw_get(host)
-        return sorted(
-            name for name in role_options() if name in variables and (name not in inventory or variables[name] != inventory[name])
-        )
+        return sorted(name for name in role_options() if name in variables and not _is_known(name, variables[name], inventory))
+
+
+def _is_known(name, value, inventory):
+    # Templates are compared as they stand: to evaluate them could fail.
+    try:
+        return name in inventory and value == inventory[name]
+    except Exception:  # what Ansible Vault has encrypted is decrypted for that; the validation of the variable names it
+        return True

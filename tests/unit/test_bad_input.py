@@ -309,6 +309,23 @@ def test_variables_of_a_play_are_refused_because_other_plays_do_not_see_them(pla
     assert "statsd_flush_interval is 7000" in output
 
 
+def test_a_secret_without_the_password_of_the_vault_is_named(tmp_path):
+    (tmp_path / "password").write_text("vault-password\n")
+    command = ["ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "hidden-key"]
+    encrypted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(f"all:\n  hosts:\n    web1:\n      graphite_web_secret_key: {encrypted}\n")
+
+    def validate(*arguments):
+        command = ["ansible-playbook", "-i", inventory, "playbooks/validate.yml", *arguments]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return " ".join((result.stdout + result.stderr).split())
+
+    assert "failed=0" in validate("--vault-password-file", tmp_path / "password")
+    reason = "Attempting to decrypt but no vault secrets found"
+    assert re.search(f"graphite_web_secret_key of web1 cannot be evaluated: [^.]*{reason}", validate())
+
+
 def test_extra_variables_are_honoured_everywhere(playbook_output, importing_playbook):
     extra = json.dumps({"graphite_web_port": 8085, "carbon_cache_whisper_directory": "/srv/w"})
     assert "failed=0" in playbook_output({"all": {"hosts": {"web1": None}}}, importing_playbook("validate"), "-e", extra)
