@@ -11,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -65,6 +66,14 @@ _WILDCARDS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "
 
 class TopologyError(Exception):
     """The groups of the inventory do not say which host gets what; the message says what to write."""
+
+
+class RefusedValueError(Exception):
+    """A variable of ``host`` has no value that could be used: its template fails, or its validation has refused it."""
+
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(message)
+        self.host = host
 
 
 def connect_address(address: object) -> str:
@@ -172,6 +181,8 @@ class HostView:
     def __init__(self, inventory: Inventory, host: str) -> None:
         self._inventory = inventory
         self._host = host
+        # The values of other hosts for want of which problems() could not compare something.
+        self.refused_elsewhere: list[RefusedValueError] = []
 
     def topology(self) -> dict:
         """Return the dict of the host; ``docs/architecture.md`` explains the keys."""
@@ -190,15 +201,24 @@ class HostView:
 
     def problems(self) -> list[str]:
         """Return one message for each contradiction between components: which variable of which host, and what to write."""
-        problems = _shared_ports(self._listens())
-        for component in CHAIN:
-            # A host without groups could run the Go servers, and need not.
-            if component.in_stack or self._inventory.has_group(component.name):
-                problems += self.target_problems(component)
-        if "statsd" in self.components and self._keeps("statsd"):
-            problems += self._flush_problems() + self._overwriting_problems()
-        if "graphite_web" in self.components and self._keeps("graphite_web"):
-            problems += self._data_problems()
+        checks: list[Callable[[], list[str]]] = [self._port_problems]
+        # A host without groups could run the Go servers, and need not.
+        checks += [
+            partial(self.target_problems, component)
+            for component in CHAIN
+            if component.in_stack or self._inventory.has_group(component.name)
+        ]
+        if "statsd" in self.components:
+            checks += [self._flush_problems, self._overwriting_problems]
+        if "graphite_web" in self.components:
+            checks.append(self._data_problems)
+        problems: list[str] = []
+        for check in checks:
+            # What follows from a value that is refused would be wrong as well.
+            try:
+                problems += check()
+            except RefusedValueError as error:
+                self.refused_elsewhere += [error] if error.host != self._host else []
         return problems
 
     @cached_property
@@ -289,38 +309,72 @@ class HostView:
         names = (self._value(host, "graphite_web_server_name"), host, _in_url(self._inventory.public_address(host)), "127.0.0.1")
         return next(name for name in names if name and re.match(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])\Z", name))
 
-    def sites(self) -> list[dict]:
-        """Return the sites of Apache, as far as they are known from the inventory: graphite-web's, and those of the user."""
-        own = {"name": "graphite", "port": self._value(self._host, "graphite_web_port"), "wsgi_script": "/", "user": "_", "group": "_"}
-        own["server_name"] = self._value(self._host, "graphite_web_server_name")
-        own["state"] = self._value(self._host, "graphite_web_state")
-        return [own, *(self._own("apache_wsgi_sites") or [])]
+    def own_site(self) -> list[dict]:
+        """Return graphite-web's site of Apache as far as it is known from the inventory: none if what decides it is refused."""
+        site = {"name": "graphite", "wsgi_script": "/", "user": "_", "group": "_"}
+        with suppress(RefusedValueError):
+            return [{**site, **{key: self._value(self._host, f"graphite_web_{key}") for key in ("port", "server_name", "state")}}]
+        return []
 
     def _listens(self) -> list[dict]:
         """Return every socket that the host is to have, with the variable that decides its port."""
-        found: list[tuple[str, str, str, Any, Any]] = []
+        return [socket for read in self._listeners() for socket in read()]
+
+    def _port_problems(self) -> list[str]:
+        known: list[dict] = []
+        for read in self._listeners():
+            with suppress(RefusedValueError):
+                known += read()
+        return _shared_ports(known)
+
+    def _listeners(self) -> list[Callable[[], list[dict]]]:
+        """Return one function for each source of sockets."""
+        found: list[Callable[[], list[dict]]] = []
         for component in CHAIN:
-            if component.name in self.components and self._keeps(component.roles[0]):
-                for socket in component.sockets:
-                    address, port = self._value(self._host, socket.address), self._value(self._host, socket.port)
-                    found.append((component.name, socket.port, socket.protocol, address, port))
-        if "carbon" in self.components and self._keeps("carbon_cache"):
-            address = self._value(self._host, "carbon_cache_bind_address")
-            for key in ("line_receiver_port", "cache_query_port"):
-                for instance in self._value(self._host, "carbon_cache_instances"):
-                    found.append(("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)))
-            settings = self._value(self._host, "carbon_cache_settings") or {}
-            for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT"):
-                if _number(settings.get(name)):
-                    found.append(("carbon", "carbon_cache_settings", "tcp", address, settings[name]))
-            if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
-                found.append(("carbon", "carbon_cache_settings", "udp", address, settings.get("UDP_RECEIVER_PORT", 2003)))
-        if "graphite_web" in self.components and self._keeps("apache_wsgi"):
-            for site in self.sites():
-                if site.get("wsgi_script") and site.get("state") != "absent":
-                    variable = "graphite_web_port" if site["name"] == "graphite" else "apache_wsgi_sites"
-                    found.append(("graphite_web", variable, "tcp", site.get("address") or "*", site.get("port", 80)))
-        return [dict(zip(("component", "variable", "protocol", "address", "port"), socket)) for socket in found]
+            if component.name in self.components:
+                found += [partial(self._component_listens, component, socket) for socket in component.sockets]
+        if "carbon" in self.components:
+            found += [self._instances_listen, self._receivers_listen]
+        if "graphite_web" in self.components:
+            found += [partial(self._sites_listen, self.own_site), partial(self._sites_listen, lambda: self._own("apache_wsgi_sites") or [])]
+        return found
+
+    def _component_listens(self, component: Component, socket: Socket) -> list[dict]:
+        if not self._keeps(component.roles[0]):
+            return []
+        address, port = self._value(self._host, socket.address), self._value(self._host, socket.port)
+        return [_listener(component.name, socket.port, socket.protocol, address, port)]
+
+    def _instances_listen(self) -> list[dict]:
+        if not self._keeps("carbon_cache"):
+            return []
+        address, instances = (self._value(self._host, f"carbon_cache_{name}") for name in ("bind_address", "instances"))
+        keys = ("line_receiver_port", "cache_query_port")
+        return [_listener("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)) for key in keys for instance in instances]
+
+    def _receivers_listen(self) -> list[dict]:
+        if not self._keeps("carbon_cache"):
+            return []
+        address, settings = (self._value(self._host, f"carbon_cache_{name}") for name in ("bind_address", "settings"))
+        receivers = [("tcp", settings[name]) for name in ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT") if _number(settings.get(name))]
+        if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):
+            receivers.append(("udp", settings.get("UDP_RECEIVER_PORT", 2003)))
+        return [_listener("carbon", "carbon_cache_settings", protocol, address, port) for protocol, port in receivers]
+
+    def _sites_listen(self, sites: Callable[[], list[dict]]) -> list[dict]:
+        if not self._keeps("apache_wsgi"):
+            return []
+        return [
+            _listener(
+                "graphite_web",
+                "graphite_web_port" if site["name"] == "graphite" else "apache_wsgi_sites",
+                "tcp",
+                site.get("address") or "*",
+                site.get("port", 80),
+            )
+            for site in sites()
+            if site.get("wsgi_script") and site.get("state") != "absent"
+        ]
 
     def target_problems(self, component: Component) -> list[str]:
         """Return a message if what ``component`` on this host sends would not arrive."""
@@ -345,8 +399,8 @@ class HostView:
 
     def _flush_problems(self) -> list[str]:
         """A longer retention keeps only the last of several flushes, a shorter one leaves holes that roll-ups take for missing data."""
-        carbon = self._carbon()["host"]
-        if not self._inventory.keeps(carbon, "carbon_cache"):
+        carbon = self._inventory.nearest("carbon", self._host)
+        if not self._keeps("statsd") or not self._inventory.keeps(carbon, "carbon_cache"):
             return []
         interval = _number(self._value(self._host, "statsd_flush_interval"))
         schemas = self._value(carbon, "carbon_cache_storage_schemas")
@@ -371,13 +425,15 @@ class HostView:
     def _overwriting_problems(self) -> list[str]:
         """Carbon keeps one value for each point in time: of two StatsD that write the same series, the later wins."""
         statsd = COMPONENTS["statsd"]
+        if not self._keeps("statsd"):
+            return []
         series = set(statsd_series(self._value(self._host, "statsd_config"), "requests").values())
         for other in self._inventory.hosts("statsd", self._host):
-            if other == self._host or not self._inventory.keeps(other, "statsd"):
-                continue
-            if HostView(self._inventory, other).target(statsd)["host"] != self.target(statsd)["host"]:
-                continue
-            shared = series & set(statsd_series(self._value(other, "statsd_config"), "requests").values())
+            shared: set[str] = set()
+            # The other host's own validation tells what is refused there.
+            with suppress(RefusedValueError):
+                if other != self._host and self._inventory.keeps(other, "statsd") and self._shares_carbon(other):
+                    shared = series & set(statsd_series(self._value(other, "statsd_config"), "requests").values())
             if shared:
                 return [
                     f"StatsD on {self._host} and StatsD on {other} would write the same series, such as {min(shared)}, to carbon on"
@@ -387,9 +443,13 @@ class HostView:
                 ]
         return []
 
+    def _shares_carbon(self, other: str) -> bool:
+        receivers = [view.target(COMPONENTS["statsd"])["host"] for view in (self, HostView(self._inventory, other))]
+        return receivers[0] == receivers[1]
+
     def _data_problems(self) -> list[str]:
-        carbon = self._carbon()["host"]
-        if not self._inventory.keeps(carbon, "carbon_cache"):
+        carbon = self._inventory.nearest("carbon", self._host)
+        if not self._keeps("graphite_web") or not self._inventory.keeps(carbon, "carbon_cache"):
             return []
         elsewhere = "CLUSTER_SERVERS" in (self._own("graphite_web_settings") or {})
         if carbon == self._host or elsewhere or self._own("graphite_web_whisper_directory") is not None:
@@ -399,6 +459,10 @@ class HostView:
             " group carbon as well, or say where the data comes from: graphite_web_whisper_directory, or CLUSTER_SERVERS in"
             " graphite_web_settings."
         ]
+
+
+def _listener(component: str, variable: str, protocol: str, address: Any, port: Any) -> dict:
+    return {"component": component, "variable": variable, "protocol": protocol, "address": address, "port": port}
 
 
 def _receives_udp(config: dict) -> bool:

@@ -100,6 +100,7 @@ CASES = {
     "whisper directory that holds everything": ({"carbon_cache_whisper_directory": "/srv"}, ["carbon_cache_whisper_directory", "/srv"]),
     "number for a name": ({"graphite_web_users": [{"name": 7}]}, ["graphite_web_users", "7"]),
     "setting that a variable owns": ({"statsd_config": {"flushInterval": 60000}}, ["statsd_config", "statsd_flush_interval"]),
+    "namespace of StatsD that is no dictionary": ({"statsd_config": {"graphite": "abc"}}, ["statsd_config", "graphite", "abc"]),
     "time zone that does not exist": (
         {"graphite_web_time_zone": "Asia/Shangri-La"},
         ["graphite_web_time_zone", "Asia/Shangri-La"],
@@ -161,6 +162,181 @@ def test_every_mistake_is_named_at_once():
     variables = {"statsd_port": 81250, "carbon_cache_whisper_directory": "/srv", "graphite_web_users": [{"name": "alice"}]}
     messages = "\n".join(stack_problems({"all": ["web1"]}, {"web1": variables}, "web1"))
     assert [name for name in variables if name not in messages] == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "messages"),
+    [
+        ({"statsd_port": "abc"}, ["statsd_port of web1 is 'abc'; give a whole number."]),
+        ({"statsd_config": "abc"}, ["statsd_config of web1 is 'abc'; give a dictionary."]),
+        ({"statsd_config": None}, ["statsd_config of web1 is null; give a dictionary, or leave the variable out to have its default."]),
+        ({"statsd_state": "gone"}, ["statsd_state of web1 is 'gone'; give one of present, absent."]),
+        ({"apache_wsgi_sites": "x"}, ["apache_wsgi_sites of web1 is 'x'; give a list."]),
+        ({"apache_wsgi_sites": ["x"]}, ["apache_wsgi_sites[0] of web1 is 'x'; give a dictionary."]),
+        ({"graphite_web_users": {"a": "b"}}, ["graphite_web_users of web1 is a dictionary; give a list."]),
+        ({"graphite_web_users": "alice=hidden"}, ["graphite_web_users of web1 is of another type; give a list."]),
+        ({"graphite_web_server_name": ["a"]}, ["graphite_web_server_name of web1 is a list; give a text."]),
+        ({"carbon_cache_prune": {"max_share": "x"}}, ["carbon_cache_prune.max_share of web1 is 'x'; give a number."]),
+        (
+            {"carbon_cache_storage_schemas": [{"name": "a", "retentions": "10s:1d"}]},
+            ["carbon_cache_storage_schemas[0] of web1 lacks pattern."],
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_its_specification_is_told_once(variables, messages):
+    assert stack_problems({"all": ["web1"]}, {"web1": variables}, "web1") == messages
+
+
+def test_independent_problems_are_all_told():
+    variables = {
+        "statsd_port": 99999,
+        "statsd_flush_interval": 7000,
+        "statsd_state": "gone",
+        "carbon_cache_prune": "abc",
+        "carbon_cache_bind_address": "nowhere",
+    }
+    messages = stack_problems({"all": ["web1"]}, {"web1": {**variables, "statsd_state": "present"}}, "web1")
+    assert [message.split()[0] for message in messages] == [
+        "statsd_port",
+        "carbon_cache_prune",
+        "carbon_cache_bind_address",
+        "statsd_flush_interval",
+    ]
+    # Whether there is a StatsD to flush is not known.
+    messages = stack_problems({"all": ["web1"]}, {"web1": variables}, "web1")
+    assert [message.split()[0] for message in messages if message.startswith("statsd_")] == ["statsd_state", "statsd_port"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"graphite_web_port": 99999},
+        {"carbon_cache_storage_schemas": "abc", "carbon_cache_expected_series": {"mine": 10}},
+        {"carbon_cache_instances": []},
+        {"carbon_cache_instances": "abc"},
+        {"carbon_cache_settings": "abc"},
+        {"statsd_config": "abc", "statsd_port": 8125},
+    ],
+)
+def test_what_follows_from_a_refused_value_is_not_told(variables):
+    messages = stack_problems({"all": ["web1"]}, {"web1": variables}, "web1")
+    assert [message.split()[0].strip(":") for message in messages] == [next(iter(variables))]
+
+
+def test_a_value_that_another_host_is_refused_for_is_not_told_again():
+    groups = {"all": ["c1", "s1", "s2"], "carbon": ["c1"], "statsd": ["s1", "s2"], "graphite_web": ["c1"]}
+    refused = {"carbon_cache_instances": [], "carbon_cache_bind_address": "10.0.0.1"}
+    hostvars = {"c1": refused, "s1": {"statsd_config": {"graphite": 1}}, "s2": {}}
+    assert {host: len(stack_problems(groups, hostvars, host)) for host in hostvars} == {"c1": 1, "s1": 1, "s2": 0}
+    # Unless --limit leaves that host out.
+    (message,) = stack_problems(groups, hostvars, "s2", validated=["s2"])
+    assert message.startswith("On c1: carbon_cache_instances is empty")
+
+
+@pytest.fixture
+def playbook_output(tmp_path):
+    """Run a playbook that contacts no host with an inventory; return its output on one line."""
+
+    def run(inventory: dict, playbook="playbooks/validate.yml", *arguments: str) -> str:
+        file = tmp_path / "hosts.json"
+        file.write_text(json.dumps(inventory))
+        command = ["ansible-playbook", "-i", file, playbook, *arguments]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return " ".join((result.stdout + result.stderr).split())
+
+    return run
+
+
+def test_templates_that_fail_are_named_with_all_other_problems(playbook_output):
+    variables = {
+        "graphite_web_port": "{{ undefined_thing }}",
+        "graphite_web_users": [{"name": "alice", "password": "{{ vault_x }}"}],
+        "statsd_port": "{{ other_port }}",
+        "carbon_cache_expected_series": "{{ 1 / 0 }}",
+        "carbon_cache_whisper_directory": "/srv",
+        "graphite_web_processes": "{{ hostvars['web1'].processes }}",
+        "processes": "{{ 'many' }}",
+    }
+    output = playbook_output({"all": {"hosts": {"web1": variables}}})
+    for name, reason in {
+        "graphite_web_port": "'undefined_thing' is undefined",
+        "graphite_web_users": "'vault_x' is undefined",
+        "statsd_port": "'other_port' is undefined",
+    }.items():
+        assert f"{name} of web1 cannot be evaluated: {reason}. Correct its template" in output
+    assert re.search("carbon_cache_expected_series of web1 cannot be evaluated: [^.]*division by zero", output)
+    assert "carbon_cache_whisper_directory is '/srv'" in output
+    assert "graphite_web_processes of web1 is 'many'" in output
+
+
+def test_tags_that_select_nothing_are_refused_unless_another_project_may_have_them(playbook_output, importing_playbook):
+    refusal = "No task of site.yml has one of the tags {}. The tags of site.yml are carbon"
+    inventory = {"all": {"hosts": {"web1": {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}}}}
+    imported = importing_playbook("site")
+    for playbook in ("playbooks/site.yml", "metricstack.graphite.site"):
+        output = playbook_output(inventory, playbook, "--tags", "mine")
+        assert refusal.format("mine") in output
+        assert "UNREACHABLE" not in output
+        assert "UNREACHABLE" in playbook_output(inventory, playbook, "--tags", "mine,statsd")
+    output = playbook_output(inventory, imported, "--tags", "mine")
+    assert "Mine runs." in output
+    assert "No task" not in output
+    assert refusal.format("graphite-web") in playbook_output(inventory, imported, "--tags", "graphite-web,mine")
+
+
+@pytest.fixture
+def importing_playbook(tmp_path):
+    """Write a playbook of another project that imports one of the collection's, with variables; return its path."""
+
+    def write(name: str, **variables: object) -> Path:
+        playbook = tmp_path / "other_project.yml"
+        imported = {"ansible.builtin.import_playbook": f"metricstack.graphite.{name}", "vars": variables}
+        mine = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": "Mine runs."}, "tags": ["mine"]}]}
+        playbook.write_text(json.dumps([mine, imported]))
+        return playbook
+
+    return write
+
+
+def test_variables_of_a_play_are_refused_because_other_plays_do_not_see_them(playbook_output, importing_playbook):
+    playbook = importing_playbook("validate", graphite_web_port=8085, statsd_port="{{ undefined_thing }}", carbon_cache_state="present")
+    inventory = {"all": {"hosts": {"web1": {"graphite_web_port": 8080, "carbon_cache_state": "present", "statsd_flush_interval": 7000}}}}
+    output = playbook_output(inventory, playbook)
+    for name in ("graphite_web_port", "statsd_port"):
+        assert f"{name} is set by the vars of a play or of import_playbook" in output
+    assert "--extra-vars" in output
+    assert "carbon_cache_state is set" not in output
+    assert "statsd_flush_interval is 7000" in output
+
+
+def test_a_secret_without_the_password_of_the_vault_is_named(tmp_path):
+    (tmp_path / "password").write_text("vault-password\n")
+    command = ["ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "hidden-key"]
+    encrypted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(f"all:\n  hosts:\n    web1:\n      graphite_web_secret_key: {encrypted}\n")
+
+    def validate(*arguments):
+        command = ["ansible-playbook", "-i", inventory, "playbooks/validate.yml", *arguments]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return " ".join((result.stdout + result.stderr).split())
+
+    assert "failed=0" in validate("--vault-password-file", tmp_path / "password")
+    reason = "Attempting to decrypt but no vault secrets found"
+    assert re.search(f"graphite_web_secret_key of web1 cannot be evaluated: [^.]*{reason}", validate())
+
+
+def test_extra_variables_are_honoured_everywhere(playbook_output, importing_playbook):
+    extra = json.dumps({"graphite_web_port": 8085, "carbon_cache_whisper_directory": "/srv/w"})
+    assert "failed=0" in playbook_output({"all": {"hosts": {"web1": None}}}, importing_playbook("validate"), "-e", extra)
+
+
+def test_the_topology_names_a_template_that_fails(playbook_output):
+    """Where a part of the hosts is validated, the template of another one may fail."""
+    groups = {"statsd": {"hosts": {"s1": None}}, "carbon": {"hosts": {"c1": {"carbon_cache_bind_address": "{{ undefined_thing }}"}}}}
+    inventory = {"all": {"vars": {"ansible_connection": "local"}, "children": groups}}
+    output = playbook_output(inventory, "playbooks/prove.yml", "--limit", "s1")
+    assert "carbon_cache_bind_address of c1 cannot be evaluated: 'undefined_thing' is undefined" in output
 
 
 @pytest.mark.parametrize(

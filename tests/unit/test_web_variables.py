@@ -52,3 +52,25 @@ def test_dashboards_are_judged_with_the_other_variables():
     assert graphite_web_problems(variables) == []
     (problem,) = graphite_web_problems({**variables, "dashboards": [{"name": "a/b", "graphs": []}]})
     assert problem.startswith("graphite_web_dashboards: dashboard 'a/b' has '/' in its name")
+
+
+GRAPHITE = {"name": "graphite", "wsgi_script": "/graphite.wsgi", "user": "graphite", "group": "graphite"}
+
+
+@pytest.mark.parametrize(
+    ("sites", "paths", "installs", "runs"),
+    [
+        ([GRAPHITE], [], True, True),
+        ([{**GRAPHITE, "state": "absent"}], [], False, False),
+        ([{**GRAPHITE, "state": "absent"}], ["/etc/apache2"], False, False),
+        ([{**GRAPHITE, "state": "absent"}], ["/usr/sbin/apache2"], False, True),
+        ([{**GRAPHITE, "state": "absent"}, {**GRAPHITE, "name": "wiki"}], [], True, True),
+        ([], [], False, False),
+    ],
+)
+def test_apache_is_installed_for_a_site_only(role_validation, sites, paths, installs, runs):
+    variables = {"apache_wsgi_sites": sites, "__apache_wsgi_examination": {"paths": paths}}
+    requirements = role_validation.value("apache_wsgi", "__apache_wsgi_requirements", variables)
+    assert ("apache2" in requirements["packages"]) is installs
+    assert "/usr/sbin/apache2" in requirements["paths"]
+    assert role_validation.value("apache_wsgi", "__apache_wsgi_runs", variables) is runs

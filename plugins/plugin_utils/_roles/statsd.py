@@ -9,6 +9,7 @@ collection.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, port_problem
 
@@ -47,6 +48,10 @@ def statsd_problems(variables: dict) -> list[str]:
         for name, variable in OWNED_SETTINGS.items()
         if name in variables["config"]
     ]
+    if not isinstance(variables["config"].get("graphite") or {}, Mapping):
+        problems.append(
+            f"statsd_config: graphite is {variables['config']['graphite']}; give a dictionary, such as {{globalPrefix: stats}}."
+        )
     problems.append(_servers_problem(variables))
     return [problem for problem in problems if problem]
 
