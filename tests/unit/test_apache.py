@@ -228,3 +228,14 @@ def test_two_sites_at_the_same_place_are_refused():
     sites = [site("a", **application), site("b", port=80, **application), site("c", port=81, **application)]
     (problem,) = apache_wsgi_problems({"sites": sites})
     assert "'b'" in problem
+
+
+def test_modules_that_the_sites_need_are_enabled(examine):
+    enabled = {f"mods-enabled/{name}.load": "" for name in ("alias", "headers", "wsgi")}
+    available = {"mods-available/alias.conf": "", "mods-available/wsgi.conf": ""}
+    plain, with_aliases = site("a"), site("b", aliases=[{"url": "/static/", "path": "/srv/static"}])
+    assert examine([with_aliases], installed=False).module_files() == ["headers.load"]
+    assert examine([site("a", state="absent")], available).module_files() == []
+    assert examine([plain], available).module_files() == ["headers.load", "wsgi.conf", "wsgi.load"]
+    assert examine([plain, with_aliases]).module_files() == ["alias.conf", "alias.load", "headers.load", "wsgi.conf", "wsgi.load"]
+    assert examine([with_aliases], enabled).module_files() == []

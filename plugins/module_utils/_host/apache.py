@@ -28,6 +28,8 @@ _PORT_VARIABLES = {"graphite": " (graphite_web_port)"}
 # Content of the package's ports.conf; Apache listens on the first port without an additional module.
 PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
 _PACKAGED_ARGUMENTS = ("80", "443")
+# Enabled by the packages themselves.
+_PACKAGED_MODULES = {"alias", "wsgi"}
 # Compiled into the server.
 _STATIC = {
     f"{name}.c"
@@ -288,6 +290,17 @@ class Examination:
         """Return the names of the enabled modules, as a2enmod takes them."""
         return sorted(os.path.basename(path)[: -len(".load")] for path in glob.glob(f"{self._root}/mods-enabled/*.load"))
 
+    def module_files(self) -> list[str]:
+        """Return the names of the files of ``mods-available`` to enable, for modules that the sites need and that are disabled."""
+        needed = {"headers", "wsgi"} if self._sites else set()
+        if any(site.get("aliases") for site in self._sites):
+            needed.add("alias")
+        if not self.configuration.installed:
+            return sorted(f"{module}.load" for module in needed - _PACKAGED_MODULES)
+        disabled = sorted(needed - set(self.enabled_modules()))
+        settings = [f"{module}.conf" for module in disabled if os.path.exists(f"{self._root}/mods-available/{module}.conf")]
+        return sorted([f"{module}.load" for module in disabled] + settings)
+
     def customizations(self, packaged: dict[str, str]) -> list[str]:
         """Return what is enabled beside the sites and is not as ``packaged``, the MD5 sums of the package's files by their paths."""
         own = {f"{self._root}/sites-enabled/{name}.conf" for name in self._own}
@@ -431,6 +444,7 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
         "replaced_sites": examination.replaced,
         "enabled_sites": examination.enabled_sites(),
         "enabled_modules": examination.enabled_modules(),
+        "module_files": examination.module_files(),
         "default_site_changed": examination.default_site_changed,
         "customizations": examination.customizations(packaged),
         "run_user": account["user"],
