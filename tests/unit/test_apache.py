@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import parse_sockets
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.apache_wsgi import apache_wsgi_problems
 
+ROOT = Path(__file__).resolve().parents[2]
 MAIN = """\
 DefaultRuntimeDir ${APACHE_RUN_DIR}
 IncludeOptional mods-enabled/*.load
@@ -239,3 +242,26 @@ def test_modules_that_the_sites_need_are_enabled(examine):
     assert examine([plain], available).module_files() == ["headers.load", "wsgi.conf", "wsgi.load"]
     assert examine([plain, with_aliases]).module_files() == ["alias.conf", "alias.load", "headers.load", "wsgi.conf", "wsgi.load"]
     assert examine([with_aliases], enabled).module_files() == []
+
+
+APPLICATION = {"wsgi_script": "/srv/a.wsgi", "user": "root", "group": "root"}
+
+
+def test_a_site_keeps_every_character(role_validation):
+    directive = 'Header set X-Team "größe \U0001f680"'
+    wanted = site("wiki", **APPLICATION, extra_directives=[directive], watched_files=["/srv/\U0001f680"])
+    host = {"listens": {"wiki": []}, "ports_file": None, "module_files": ["headers.load"]}
+    variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": ["old"]}
+    link, written, *_rest, old = role_validation.listed("apache_wsgi", "files.yml.j2", variables)
+    assert link["path"] == "/etc/apache2/mods-enabled/headers.load"
+    assert f"    {directive}\n</VirtualHost>" in written["content"]
+    assert old == {"path": "/etc/apache2/sites-enabled/old.conf", "state": "absent"}
+    (unit,) = role_validation.listed("apache_wsgi", "services.yml.j2", variables)
+    assert "/srv/\U0001f680" in unit["files"]
+
+
+@pytest.mark.parametrize("template", sorted(ROOT.glob("roles/*/templates/*.yml.j2")), ids=lambda path: "/".join(path.parts[-3::2]))
+def test_templates_of_yaml_have_no_surrogates(template):
+    # JSON writes a character beyond the Basic Multilingual Plane as two, which YAML does not join.
+    text = template.read_text()
+    assert text.count("to_json") == text.count("to_json(ensure_ascii=false)")
