@@ -265,3 +265,40 @@ def test_templates_of_yaml_have_no_surrogates(template):
     # JSON writes a character beyond the Basic Multilingual Plane as two, which YAML does not join.
     text = template.read_text()
     assert text.count("to_json") == text.count("to_json(ensure_ascii=false)")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"server_name": "a b"}, "server_name is 'a b'"),
+        ({"server_name": "2001:db8::1"}, "server_name is '2001:db8::1'"),
+        ({"server_aliases": ["good", "a b"]}, "server_aliases has 'a b'"),
+        ({"wsgi_script": "a.wsgi"}, "wsgi_script is 'a.wsgi'"),
+        ({"wsgi_script": "/srv/my wiki/a.wsgi"}, "wsgi_script is '/srv/my wiki/a.wsgi'"),
+        ({"python_path": "/srv/my wiki"}, "python_path is '/srv/my wiki'"),
+        ({"python_home": "venv"}, "python_home is 'venv'"),
+        ({"aliases": [{"url": "/static/", "path": "/srv/my wiki"}]}, "path of alias /static/ is '/srv/my wiki'"),
+    ],
+)
+def test_what_a_directive_cannot_hold_is_refused(options, word):
+    (problem,) = apache_wsgi_problems({"sites": [site("wiki", **{**APPLICATION, **options})]})
+    assert problem.startswith(f"apache_wsgi_sites: site 'wiki': {word}; give ")
+
+
+def test_names_and_paths_that_work_are_not_refused():
+    names = {"server_name": "wiki.example:8080", "server_aliases": ["*.example", "[2001:db8::1]", "größe.example"]}
+    paths = {"python_path": "/srv/größe", "python_home": "", "aliases": [{"url": "/static/", "path": "/srv/static/"}]}
+    assert apache_wsgi_problems({"sites": [site("wiki", **APPLICATION, **names, **paths)]}) == []
+
+
+def test_an_account_that_the_host_neither_knows_nor_gets_is_refused(examine):
+    def problems(**accounts):
+        return examine([site("wiki", **accounts)]).problems()
+
+    assert problems(user="root", group="root") == []
+    assert problems(user="_graphite", group="_graphite") == []
+    assert problems(user="#65534", group="#65534") == []
+    assert problems(user="no such", group="none", state="absent") == []
+    of_group, of_user = problems(user="no such", group="none")
+    assert "site 'wiki' has user 'no such', which the host does not know" in of_user
+    assert "site 'wiki' has group 'none', which the host does not know" in of_group

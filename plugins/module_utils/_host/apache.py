@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import grp
 import hashlib
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -35,6 +37,8 @@ _STATIC = {
     f"{name}.c"
     for name in ("core", "http_core", "mod_http", "mod_log_config", "mod_logio", "mod_so", "mod_unixd", "mod_version", "mod_watchdog")
 }
+# Accounts that roles of the collection, or packages which they install, create after the examination.
+_CREATED_ACCOUNTS = ("_graphite", "statsd", "go-runtime-metrics")
 _SECTION = re.compile(r"<(/?)(\w+)\s*(.*?)>?\s*\Z")
 _WILDCARDS = ("", "*", "0.0.0.0", "[::]", "_default_")
 _REDIRECTS = ("redirect", "redirectmatch", "redirectpermanent", "redirecttemp", "rewriterule")
@@ -203,6 +207,24 @@ def site_port(site: dict) -> str:
     return str(site.get("port") or 80)
 
 
+def account_problems(site: dict) -> list[str]:
+    """Return one message for each account of a site of ``apache_wsgi_sites`` that the host neither knows nor is to get."""
+    problems = []
+    for kind, lookup in (("user", pwd.getpwnam), ("group", grp.getgrnam)):
+        name = str(site.get(kind) or "")
+        # mod_wsgi takes a number after this sign.
+        if not name or name.startswith("#") or name in _CREATED_ACCOUNTS:
+            continue
+        try:
+            lookup(name)
+        except KeyError:
+            problems.append(
+                f"apache_wsgi_sites: site '{site['name']}' has {kind} '{name}', which the host does not know."
+                f" Create the {kind} before, or give the site another one."
+            )
+    return problems
+
+
 def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
     """Return the arguments of the ``Listen`` directives that each site has to contain, by the site's name.
 
@@ -323,11 +345,14 @@ class Examination:
         return {"path": path, "content": without_listens(text, {listen.line: holder.owner for listen, holder in self.unused})}
 
     def problems(self) -> list[str]:
-        """Return one message for each socket that Apache would open and could not, or that a site would not get."""
+        """Return one message for each socket that Apache would open and could not, or that a site would not get, and for each
+        account that is missing.
+        """
         problems = []
         site_ports = {site_port(site) for site in self._sites}
         for site in self._sites:
             where = f"apache_wsgi_sites: site '{site['name']}'"
+            problems += account_problems(site)
             port = site_port(site)
             addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
             for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}:
