@@ -12,6 +12,7 @@ import fnmatch
 import glob
 import grp
 import hashlib
+import ipaddress
 import os
 import pwd
 import re
@@ -60,6 +61,7 @@ class VirtualHost:
         self.path = path
         self.line = line
         self.names: list[str] = []
+        self.has_server_name = False
         self.scripts: list[str] = []
         self.redirects = False
 
@@ -71,7 +73,8 @@ class VirtualHost:
     def take(self, name: str, arguments: list[str]) -> None:
         """Take one directive of the section."""
         if name == "servername" and arguments:
-            self.names.append(re.sub(r"^\w+://|:\d+$", "", arguments[0]))
+            self.names.append(bare_name(arguments[0]))
+            self.has_server_name = True
         elif name == "serveralias":
             self.names += arguments
         elif name == "wsgiscriptalias" and len(arguments) > 1:
@@ -88,6 +91,7 @@ class Configuration:
         self.listens: list[Listen] = []
         self.hosts: list[VirtualHost] = []
         self.modules: list[str] = []
+        self.server_name = ""
         self._tests = set(_STATIC)
         self._defined: dict[str, str] = {}
         self._files: list[str] = []
@@ -126,6 +130,8 @@ class Configuration:
                 name, *arguments = self._words(line)
                 if host:
                     host.take(name.lower(), arguments)
+                elif name.lower() == "servername" and arguments:
+                    self.server_name = bare_name(arguments[0])
                 self._take(name.lower(), arguments, path, number)
 
     def _take(self, name: str, arguments: list[str], path: str, number: int) -> None:
@@ -179,6 +185,11 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
         stripped, begun = begun.strip(), ""
         if stripped and not stripped.startswith("#"):
             yield number, stripped
+
+
+def bare_name(argument: str) -> str:
+    """Return the host name in the argument of ``ServerName``, which may have a scheme and a port."""
+    return re.sub(r"^\w+://|:\d+$", "", argument)
 
 
 def split_listener(argument: str) -> tuple[str, str]:
@@ -280,7 +291,7 @@ class Examination:
     """What a configuration and the sockets of the host mean for sites to add.
 
     ``sites`` are those of ``apache_wsgi_sites``, ``packaged`` the MD5 sum of the default site in the package, ``names``
-    returns the host's own names, which a virtual host without a name takes.
+    returns the host's own names, from which Apache derives that of a virtual host without one.
     """
 
     def __init__(
@@ -405,11 +416,14 @@ class Examination:
         enabled = f"{self._root}/sites-enabled/"
         if host.path.startswith(enabled) and host.path > f"{enabled}{site['name']}.conf":
             return ""
-        names = [name for name in (site.get("server_name"), *(site.get("server_aliases") or [])) if name]
+        names = list(dict.fromkeys(name for name in (site.get("server_name"), *(site.get("server_aliases") or [])) if name))
         if not names:
             return "every name"
-        patterns = [pattern.lower() for pattern in host.names or self._names()]
-        taken = [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)]
+        inherited = [] if host.has_server_name or not self.configuration.server_name else [self.configuration.server_name]
+        taken = _matching(names, [*host.names, *inherited])
+        derives = not (host.has_server_name or inherited)
+        if derives and (_matching(names, self._names()) or any(map(_is_address, names))):
+            taken.append("a name that Apache derives from the host's name or address")
         return ", ".join(taken)
 
     def _replaced(self) -> list[str]:
@@ -452,6 +466,19 @@ class Examination:
         return found
 
 
+def _matching(names: list[str], patterns: list[str]) -> list[str]:
+    """Return those of the names that one of the patterns, arguments of ``ServerAlias``, matches."""
+    return [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool) -> dict:
     """Return the result of an examination, as the module ``host_requirements_info`` documents it."""
     packaged = _packaged_checksums()
@@ -484,5 +511,5 @@ def _packaged_checksums() -> dict[str, str]:
 
 
 def _host_names() -> list[str]:
-    """Return the names that a virtual host without a name takes; asking for them may take a server's time."""
+    """Return the host's own names; asking for them may take a server's time."""
     return sorted({socket.gethostname(), socket.getfqdn()} - {"localhost"})
