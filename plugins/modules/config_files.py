@@ -74,6 +74,14 @@ options:
           - Whether to keep the old content of a file that is replaced, beside it and with the time in its name.
         type: bool
         default: false
+  validate:
+    description:
+      - Command that ends with 0 if the set is good. C(%s) is a temporary directory that holds the files and links of the set at their
+        paths, such as C(%s/etc/carbon/carbon.conf), for files that are good only beside each other.
+      - Runs once, after O(files[].validate) of each file, and only if the content, the target or the state of one of the set changes. Not
+        run in check mode.
+    type: str
+    version_added: 2.0.0
 attributes:
   check_mode:
     description: Reports what would change; changes nothing. Owners that do not exist yet are taken for a change.
@@ -118,6 +126,15 @@ EXAMPLES = r"""
         owner: _graphite
         group: _graphite
         mode: "0755"
+
+- name: Move two sites of Apache, which must not listen on the same port in between
+  metricstack.graphite.config_files:
+    files:
+      - path: /etc/apache2/sites-available/one.conf
+        content: "{{ lookup('ansible.builtin.template', 'one.conf.j2') }}"
+      - path: /etc/apache2/sites-available/two.conf
+        content: "{{ lookup('ansible.builtin.template', 'two.conf.j2') }}"
+    validate: /usr/local/sbin/test-sites %s/etc/apache2
 """
 
 RETURN = r"""
@@ -137,6 +154,7 @@ backup_files:
 import grp
 import os
 import pwd
+import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -219,8 +237,8 @@ class FileSet:
             if item["parents"] and not os.path.isdir(above):
                 self._module.fail_json(msg=f"{above} is no directory, so that {path} cannot be made below it; move it away.")
 
-    def test(self, items: list[dict]) -> None:
-        """Run the validators of what would be written; fail with the message of the first that refuses."""
+    def test(self, items: list[dict], validate: str | None) -> None:
+        """Run the validators of what would be written, and that of the set; fail with the message of the first that refuses."""
         for item in items:
             if item["validate"] and self._differs(item):
                 candidate = self._candidate(item)
@@ -234,6 +252,17 @@ class FileSet:
                         stdout=output,
                         stderr=errors,
                     )
+        if validate and any(self._differs(item) for item in items):
+            directory = self._stage(items)
+            status, output, errors = self._module.run_command(validate % directory)
+            shutil.rmtree(directory)
+            if status != 0:
+                self._module.fail_json(
+                    msg="All files were left as they are: the test of the set refuses the new content.",
+                    rc=status,
+                    stdout=output,
+                    stderr=errors,
+                )
 
     def apply(self, item: dict) -> None:
         path = item["path"]
@@ -288,6 +317,20 @@ class FileSet:
         else:
             os.unlink(path)
 
+    def _stage(self, items: list[dict]) -> str:
+        """Return a new directory with the files and links of the set at their paths."""
+        root = tempfile.mkdtemp(dir=self._module.tmpdir)
+        for item in items:
+            path = root + os.path.normpath(item["path"])
+            if item["state"] == "absent":
+                continue
+            os.makedirs(path if item["state"] == "directory" else os.path.dirname(path), exist_ok=True)
+            if item["state"] == "file":
+                os.rename(self._candidate(item), path)
+            elif item["state"] == "link":
+                os.symlink(item["target"], path)
+        return root
+
     def _candidate(self, item: dict) -> str:
         descriptor, candidate = tempfile.mkstemp(dir=self._module.tmpdir)
         with os.fdopen(descriptor, "wb") as stream:
@@ -324,7 +367,8 @@ def main() -> None:
                 "required": True,
                 "options": FILE_SPEC,
                 "required_if": [("state", "file", ["content"]), ("state", "link", ["target"])],
-            }
+            },
+            "validate": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -332,7 +376,7 @@ def main() -> None:
     files = FileSet(module)
     files.refuse_obstacles(items)
     if not module.check_mode:
-        files.test(items)
+        files.test(items, module.params["validate"])
     for item in items:
         files.apply(item)
     module.exit_json(

@@ -414,6 +414,11 @@ apache:
       type: list
       elements: str
       sample: [alias, headers, wsgi]
+    module_files:
+      description: Files of C(mods-available) that are to be enabled, because the sites need the modules.
+      type: list
+      elements: str
+      sample: [alias.conf, alias.load]
     default_site_changed:
       description: Whether the default site or its page differs from the package.
       type: bool

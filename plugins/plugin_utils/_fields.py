@@ -30,6 +30,13 @@ def address_problem(name: str, value: object) -> str | None:
     return None
 
 
+def host_name_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` is not a host name, as a client asks for it without a port, else ``None``."""
+    if not re.match(r"[\w.-]+\Z", str(value)):
+        return f"{name} is '{value}'; give one host name, such as graphite.example.org."
+    return None
+
+
 def directory_problem(name: str, value: object, example: str = "/var/lib/graphite/whisper") -> str | None:
     """Return a sentence if ``value`` is not a directory to give to an application with all that it contains."""
     path = posixpath.normpath(re.sub("^/+", "/", str(value)))

@@ -17,7 +17,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import callback_loader, init_plugin_loader
 from ansible.release import __version__ as ansible_version
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 
 ROOT = Path(__file__).resolve().parents[2]
 # As ansible's own commands do, before anything of the collection is imported: its filters can then be used in templates.
@@ -126,6 +126,12 @@ class RoleValidation:
     def value(self, role: str, name: str, variables: dict):
         """Return the value of a variable of the role, given variables of the inventory."""
         return self._templar(role, variables).template(self._variables[name])
+
+    def listed(self, role: str, template: str, variables: dict) -> list:
+        """Return the list that a template of the role writes as YAML, given variables of the inventory and of the play."""
+        search = {"ansible_search_path": [str(ROOT / "roles" / role)]}
+        expression = trust_as_template("{{ lookup('ansible.builtin.template', name) | from_yaml }}")
+        return self._templar(role, {**search, **variables, "name": template}).template(expression)
 
     def problems(self, role: str, variables: dict) -> list[str]:
         """Return the messages with which the role refuses the variables; those of the inventory, with no others set."""

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import parse_sockets
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.apache_wsgi import apache_wsgi_problems
 
+ROOT = Path(__file__).resolve().parents[2]
 MAIN = """\
 DefaultRuntimeDir ${APACHE_RUN_DIR}
 IncludeOptional mods-enabled/*.load
@@ -173,7 +176,8 @@ def test_addresses_that_the_host_does_not_have_are_refused_before_they_stop_apac
     assert f"Listen 203.0.113.1:82 ({tmp_path}/conf-enabled/more.conf, line 1) is 203.0.113.1" in problem
 
 
-OURS = site("graphite", server_name="graphite.example", server_aliases=["web1.example", "localhost"])
+DERIVED = "a name that Apache derives from the host's name or address"
+OURS = site("graphite", server_name="graphite.example", server_aliases=["web1.example", "graphite.example", "localhost"])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,8 @@ OURS = site("graphite", server_name="graphite.example", server_aliases=["web1.ex
             "<VirtualHost *:80>\nServerAlias *\nRedirect / https://x/\n</VirtualHost>\n",
             ["redirect for graphite.example, web1"],
         ),
-        ("all", "<VirtualHost *>\nRedirect / https://x/\n</VirtualHost>\n", ["web1.example"]),
+        ("all", "<VirtualHost *>\nRedirect / https://x/\n</VirtualHost>\n", [DERIVED]),
+        ("all", "<VirtualHost *:80>\nServerAlias localhost\n</VirtualHost>\n", [f"for localhost, {DERIVED} in place"]),
         ("all", "<VirtualHost *:80>\nServerName http://GRAPHITE.example:80\n</VirtualHost>\n", ["for graphite.example in place"]),
     ],
 )
@@ -205,6 +210,17 @@ def test_another_site_that_answers_for_ours_is_named(examine, name, text, words)
 )
 def test_a_site_that_does_not_is_not(examine, name, text):
     assert examine([OURS], {f"sites-enabled/{name}.conf": text}, disable_default_site=True).shadows() == []
+
+
+def test_a_site_without_a_name_has_that_of_the_server_or_one_derived_from_the_host(examine):
+    unnamed = {"sites-enabled/all.conf": "<VirtualHost *:80>\n</VirtualHost>\n"}
+    by_address = site("graphite", server_name="192.0.2.1")
+    (message,) = examine([by_address], unnamed, disable_default_site=True).shadows()
+    assert f"answers for {DERIVED} in place" in message
+    named = {**unnamed, "conf-enabled/name.conf": "ServerName http://graphite.example:80\n"}
+    assert examine([by_address], named, disable_default_site=True).shadows() == []
+    (message,) = examine([OURS], named, disable_default_site=True).shadows()
+    assert "answers for graphite.example in place" in message
 
 
 def test_what_differs_from_the_package_is_found(examine, tmp_path):
@@ -240,3 +256,74 @@ def test_two_sites_at_the_same_place_are_refused():
     sites = [site("a", **application), site("b", port=80, **application), site("c", port=81, **application)]
     (problem,) = apache_wsgi_problems({"sites": sites})
     assert "'b'" in problem
+
+
+APPLICATION = {"wsgi_script": "/srv/a.wsgi", "user": "root", "group": "root"}
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"server_name": "a b"}, "server_name is 'a b'"),
+        ({"server_name": "2001:db8::1"}, "server_name is '2001:db8::1'"),
+        ({"server_aliases": ["good", "a b"]}, "server_aliases has 'a b'"),
+        ({"wsgi_script": "a.wsgi"}, "wsgi_script is 'a.wsgi'"),
+        ({"wsgi_script": "/srv/my wiki/a.wsgi"}, "wsgi_script is '/srv/my wiki/a.wsgi'"),
+        ({"python_path": "/srv/my wiki"}, "python_path is '/srv/my wiki'"),
+        ({"python_home": "venv"}, "python_home is 'venv'"),
+        ({"aliases": [{"url": "/static/", "path": "/srv/my wiki"}]}, "path of alias /static/ is '/srv/my wiki'"),
+    ],
+)
+def test_what_a_directive_cannot_hold_is_refused(options, word):
+    (problem,) = apache_wsgi_problems({"sites": [site("wiki", **{**APPLICATION, **options})]})
+    assert problem.startswith(f"apache_wsgi_sites: site 'wiki': {word}; give ")
+
+
+def test_names_and_paths_that_work_are_not_refused():
+    names = {"server_name": "wiki.example:8080", "server_aliases": ["*.example", "[2001:db8::1]", "größe.example"]}
+    paths = {"python_path": "/srv/größe", "python_home": "", "aliases": [{"url": "/static/", "path": "/srv/static/"}]}
+    assert apache_wsgi_problems({"sites": [site("wiki", **APPLICATION, **names, **paths)]}) == []
+
+
+def test_an_account_that_the_host_neither_knows_nor_gets_is_refused(examine):
+    def problems(**accounts):
+        return examine([site("wiki", **accounts)]).problems()
+
+    assert problems(user="root", group="root") == []
+    assert problems(user="_graphite", group="_graphite") == []
+    assert problems(user="#65534", group="#65534") == []
+    assert problems(user="no such", group="none", state="absent") == []
+    of_group, of_user = problems(user="no such", group="none")
+    assert "site 'wiki' has user 'no such', which the host does not know" in of_user
+    assert "site 'wiki' has group 'none', which the host does not know" in of_group
+
+
+def test_modules_that_the_sites_need_are_enabled(examine):
+    enabled = {f"mods-enabled/{name}.load": "" for name in ("alias", "headers", "wsgi")}
+    available = {"mods-available/alias.conf": "", "mods-available/wsgi.conf": ""}
+    plain, with_aliases = site("a"), site("b", aliases=[{"url": "/static/", "path": "/srv/static"}])
+    assert examine([with_aliases], installed=False).module_files() == ["headers.load"]
+    assert examine([site("a", state="absent")], available).module_files() == []
+    assert examine([plain], available).module_files() == ["headers.load", "wsgi.conf", "wsgi.load"]
+    assert examine([plain, with_aliases]).module_files() == ["alias.conf", "alias.load", "headers.load", "wsgi.conf", "wsgi.load"]
+    assert examine([with_aliases], enabled).module_files() == []
+
+
+def test_a_site_keeps_every_character(role_validation):
+    directive = 'Header set X-Team "größe \U0001f680"'
+    wanted = site("wiki", **APPLICATION, extra_directives=[directive], watched_files=["/srv/\U0001f680"])
+    host = {"listens": {"wiki": []}, "ports_file": None, "module_files": ["headers.load"]}
+    variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": ["old"]}
+    link, written, *_rest, old = role_validation.listed("apache_wsgi", "files.yml.j2", variables)
+    assert link["path"] == "/etc/apache2/mods-enabled/headers.load"
+    assert f"    {directive}\n</VirtualHost>" in written["content"]
+    assert old == {"path": "/etc/apache2/sites-enabled/old.conf", "state": "absent"}
+    (unit,) = role_validation.listed("apache_wsgi", "services.yml.j2", variables)
+    assert "/srv/\U0001f680" in unit["files"]
+
+
+@pytest.mark.parametrize("template", sorted(ROOT.glob("roles/*/templates/*.yml.j2")), ids=lambda path: "/".join(path.parts[-3::2]))
+def test_templates_of_yaml_have_no_surrogates(template):
+    # JSON writes a character beyond the Basic Multilingual Plane as two, which YAML does not join.
+    text = template.read_text()
+    assert text.count("to_json") == text.count("to_json(ensure_ascii=false)")

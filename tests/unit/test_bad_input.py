@@ -95,6 +95,13 @@ CASES = {
         {"apache_wsgi_sites": [{"name": "other", "wsgi_script": "/other.wsgi", "user": "other", "group": "other"}]},
         ["apache_wsgi_sites", "other", "graphite"],
     ),
+    "names as the server's name": ({"graphite_web_server_name": "a b"}, ["graphite_web_server_name", "a b"]),
+    "address as the server's name": ({"graphite_web_server_name": "2001:db8::1"}, ["graphite_web_server_name", "2001:db8::1"]),
+    "two hosts in one": ({"graphite_web_allowed_hosts": ["a b"]}, ["graphite_web_allowed_hosts", "a b"]),
+    "script of a site without its path": (
+        {"apache_wsgi_sites": [{"name": "other", "wsgi_script": "o.wsgi", "user": "other", "group": "other", "port": 81}]},
+        ["apache_wsgi_sites", "other", "o.wsgi"],
+    ),
     "empty secret key": ({"graphite_web_secret_key": ""}, ["graphite_web_secret_key"]),
     "secret key without a value": ({"graphite_web_secret_key": None}, ["graphite_web_secret_key"]),
     "whisper directory that holds everything": ({"carbon_cache_whisper_directory": "/srv"}, ["carbon_cache_whisper_directory", "/srv"]),

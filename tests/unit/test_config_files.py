@@ -14,6 +14,11 @@ def bring(run_module):
     return lambda *files, flags=(): run_module("config_files", *flags, files=list(files))
 
 
+@pytest.fixture
+def bring_set(run_module):
+    return lambda validate, *files, flags=(): run_module("config_files", *flags, files=list(files), validate=validate)
+
+
 def listing(directory):
     return {path.relative_to(directory): (path.lstat().st_mode, path.lstat().st_mtime_ns) for path in directory.rglob("*")}
 
@@ -126,3 +131,27 @@ def test_a_directory_goes_with_what_it_holds_and_only_then(bring, tmp_path):
     assert bring(file, directory)["changed_paths"] == [file["path"], directory["path"]]
     assert not bring(file, directory)["changed"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_is_tested_as_a_whole(bring_set, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"port {name}\n")
+    # Each is good beside the new version of the other only.
+    swapped = [{"path": f"{tmp_path}/one", "content": "port two\n"}, {"path": f"{tmp_path}/two", "content": "port one\n"}]
+    linked = {"path": f"{tmp_path}/enabled/one", "state": "link", "target": "../one"}
+    directory = {"path": f"{tmp_path}/enabled", "state": "directory"}
+    distinct = f"sh -c 'cd %s{tmp_path} && cat enabled/one && ! cmp -s one two'"
+    refused = bring_set(distinct, swapped[0], directory, linked, {**swapped[1], "content": "port two\n"})
+    assert "All files were left as they are" in refused["msg"]
+    assert (tmp_path / "one").read_text() == "port one\n"
+    assert not (tmp_path / "enabled").exists()
+    assert len(bring_set(distinct, *swapped, directory, linked)["changed_paths"]) == 4
+    assert (tmp_path / "enabled" / "one").read_text() == "port two\n"
+
+
+def test_a_set_without_a_change_is_not_tested(bring_set, tmp_path):
+    file = {"path": f"{tmp_path}/file", "content": "same\n"}
+    assert bring_set("true %s", file)["changed"]
+    assert not bring_set("false %s", file)["changed"]
+    assert "msg" in bring_set("false %s", {"path": f"{tmp_path}/file", "state": "absent"})
+    assert bring_set("false %s", {"path": f"{tmp_path}/file", "state": "absent"}, flags=["--check"])["changed"]

@@ -12,6 +12,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     address_problem,
     count_problem,
     directory_problem,
+    host_name_problem,
     port_problem,
 )
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles import RULES
@@ -78,10 +79,11 @@ def test_directories_that_cannot(value):
     [
         (port_problem, [1, "65535"], [0, 65536, True, "http", None]),
         (address_problem, ["127.0.0.1", "::"], ["localhost", "", None]),
+        (host_name_problem, ["graphite.example", "web_1"], ["", "a b", "2001:db8::1", "https://graphite.example", "a:80", "a.example\n"]),
         (count_problem, [1, "20"], [0, -1, True, "many", 1.5]),
     ],
 )
-def test_ports_addresses_and_counts(check, good, bad):
+def test_ports_addresses_names_and_counts(check, good, bad):
     assert [value for value in good if check("the_variable", value)] == []
     assert [value for value in bad if not str(check("the_variable", value)).startswith("the_variable is ")] == []
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import pytest
 from conftest import PYTHON, VENV
@@ -126,6 +127,34 @@ def test_an_unrelated_site_and_a_broken_directive(host, playbook, http_get):
     assert http_get("/", headers={"Host": "other.example"})[0] == 410
     host.run(f"a2dissite an-other; rm {site}; systemctl reload apache2")
     assert http_get("/version/")[0] == 200
+
+
+def test_sites_move_together_and_get_their_modules_back(host, playbook, run_python):
+    ask = """
+import sys, urllib.request
+answer = urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{sys.argv[1]}/version/", headers={"Host": sys.argv[2]}))
+print(ascii((answer.read(), answer.headers["X-Team"].encode("latin1").decode())))
+"""
+    script = "def application(environ, start):\n    start('200 OK', [])\n    return [b'own']\n"
+    host.run(f"mkdir /srv/own; printf '%s' {shlex.quote(script)} > /srv/own/own.wsgi")
+    team = "größe \U0001f680"
+    own = {"name": "own", "server_name": "own.example", "wsgi_script": "/srv/own/own.wsgi", "user": "www-data", "group": "www-data"}
+    own["extra_directives"] = [f'Header set X-Team "{team}"']
+
+    def configure(graphite_port, directives=(), **options):
+        variables = {"graphite_web_extra_directives": list(directives), "graphite_web_port": graphite_port}
+        sites = {"apache_wsgi_sites": "{{ [graphite_web_site | default({}), own_site] }}", "own_site": {**own, **options}}
+        status, output = playbook("graphite_web.yml", {**variables, **sites})
+        assert status == 0, output
+
+    # On one port, from which one of them moves, and which they then exchange.
+    for port, own_port in ((8098, 8098), (8099, 8098), (8098, 8099)):
+        configure(port, own["extra_directives"], port=own_port)
+        assert team in run_python(ask, str(port), "localhost").encode().decode("unicode-escape")
+        assert run_python(ask, str(own_port), "own.example").startswith("(b'own'")
+        host.run("a2dismod --force alias wsgi")
+    configure(80, state="absent")
+    host.run("rm -r /srv/own")
 
 
 def test_a_port_that_another_service_has_is_refused(host, playbook, http_get):

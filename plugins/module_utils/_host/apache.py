@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import grp
 import hashlib
+import ipaddress
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -28,11 +31,15 @@ _PORT_VARIABLES = {"graphite": " (graphite_web_port)"}
 # Content of the package's ports.conf; Apache listens on the first port without an additional module.
 PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
 _PACKAGED_ARGUMENTS = ("80", "443")
+# Enabled by the packages themselves.
+_PACKAGED_MODULES = {"alias", "wsgi"}
 # Compiled into the server.
 _STATIC = {
     f"{name}.c"
     for name in ("core", "http_core", "mod_http", "mod_log_config", "mod_logio", "mod_so", "mod_unixd", "mod_version", "mod_watchdog")
 }
+# Accounts that roles of the collection, or packages which they install, create after the examination.
+_CREATED_ACCOUNTS = ("_graphite", "statsd", "go-runtime-metrics")
 _SECTION = re.compile(r"<(/?)(\w+)\s*(.*?)>?\s*\Z")
 _WILDCARDS = ("", "*", "0.0.0.0", "[::]", "_default_")
 _REDIRECTS = ("redirect", "redirectmatch", "redirectpermanent", "redirecttemp", "rewriterule")
@@ -54,6 +61,7 @@ class VirtualHost:
         self.path = path
         self.line = line
         self.names: list[str] = []
+        self.has_server_name = False
         self.scripts: list[str] = []
         self.redirects = False
 
@@ -65,7 +73,8 @@ class VirtualHost:
     def take(self, name: str, arguments: list[str]) -> None:
         """Take one directive of the section."""
         if name == "servername" and arguments:
-            self.names.append(re.sub(r"^\w+://|:\d+$", "", arguments[0]))
+            self.names.append(bare_name(arguments[0]))
+            self.has_server_name = True
         elif name == "serveralias":
             self.names += arguments
         elif name == "wsgiscriptalias" and len(arguments) > 1:
@@ -82,6 +91,7 @@ class Configuration:
         self.listens: list[Listen] = []
         self.hosts: list[VirtualHost] = []
         self.modules: list[str] = []
+        self.server_name = ""
         self._tests = set(_STATIC)
         self._defined: dict[str, str] = {}
         self._files: list[str] = []
@@ -120,6 +130,8 @@ class Configuration:
                 name, *arguments = self._words(line)
                 if host:
                     host.take(name.lower(), arguments)
+                elif name.lower() == "servername" and arguments:
+                    self.server_name = bare_name(arguments[0])
                 self._take(name.lower(), arguments, path, number)
 
     def _take(self, name: str, arguments: list[str], path: str, number: int) -> None:
@@ -175,6 +187,11 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
+def bare_name(argument: str) -> str:
+    """Return the host name in the argument of ``ServerName``, which may have a scheme and a port."""
+    return re.sub(r"^\w+://|:\d+$", "", argument)
+
+
 def split_listener(argument: str) -> tuple[str, str]:
     """Return address and port of the argument of ``Listen`` or ``VirtualHost``; ``*`` is every address."""
     address, colon, port = argument.rpartition(":")
@@ -199,6 +216,24 @@ def site_address(site: dict) -> str:
 def site_port(site: dict) -> str:
     """Return the port that a site of ``apache_wsgi_sites`` answers on."""
     return str(site.get("port") or 80)
+
+
+def account_problems(site: dict) -> list[str]:
+    """Return one message for each account of a site of ``apache_wsgi_sites`` that the host neither knows nor is to get."""
+    problems = []
+    for kind, lookup in (("user", pwd.getpwnam), ("group", grp.getgrnam)):
+        name = str(site.get(kind) or "")
+        # mod_wsgi takes a number after this sign.
+        if not name or name.startswith("#") or name in _CREATED_ACCOUNTS:
+            continue
+        try:
+            lookup(name)
+        except KeyError:
+            problems.append(
+                f"apache_wsgi_sites: site '{site['name']}' has {kind} '{name}', which the host does not know."
+                f" Create the {kind} before, or give the site another one."
+            )
+    return problems
 
 
 def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
@@ -256,7 +291,7 @@ class Examination:
     """What a configuration and the sockets of the host mean for sites to add.
 
     ``sites`` are those of ``apache_wsgi_sites``, ``packaged`` the MD5 sum of the default site in the package, ``names``
-    returns the host's own names, which a virtual host without a name takes.
+    returns the host's own names, from which Apache derives that of a virtual host without one.
     """
 
     def __init__(
@@ -288,6 +323,17 @@ class Examination:
         """Return the names of the enabled modules, as a2enmod takes them."""
         return sorted(os.path.basename(path)[: -len(".load")] for path in glob.glob(f"{self._root}/mods-enabled/*.load"))
 
+    def module_files(self) -> list[str]:
+        """Return the names of the files of ``mods-available`` to enable, for modules that the sites need and that are disabled."""
+        needed = {"headers", "wsgi"} if self._sites else set()
+        if any(site.get("aliases") for site in self._sites):
+            needed.add("alias")
+        if not self.configuration.installed:
+            return sorted(f"{module}.load" for module in needed - _PACKAGED_MODULES)
+        disabled = sorted(needed - set(self.enabled_modules()))
+        settings = [f"{module}.conf" for module in disabled if os.path.exists(f"{self._root}/mods-available/{module}.conf")]
+        return sorted([f"{module}.load" for module in disabled] + settings)
+
     def customizations(self, packaged: dict[str, str]) -> list[str]:
         """Return what is enabled beside the sites and is not as ``packaged``, the MD5 sums of the package's files by their paths."""
         own = {f"{self._root}/sites-enabled/{name}.conf" for name in self._own}
@@ -310,11 +356,14 @@ class Examination:
         return {"path": path, "content": without_listens(text, {listen.line: holder.owner for listen, holder in self.unused})}
 
     def problems(self) -> list[str]:
-        """Return one message for each socket that Apache would open and could not, or that a site would not get."""
+        """Return one message for each socket that Apache would open and could not, or that a site would not get, and for each
+        account that is missing.
+        """
         problems = []
         site_ports = {site_port(site) for site in self._sites}
         for site in self._sites:
             where = f"apache_wsgi_sites: site '{site['name']}'"
+            problems += account_problems(site)
             port = site_port(site)
             addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
             for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}:
@@ -376,11 +425,14 @@ class Examination:
         enabled = f"{self._root}/sites-enabled/"
         if host.path.startswith(enabled) and host.path > f"{enabled}{site['name']}.conf":
             return ""
-        names = [name for name in (site.get("server_name"), *(site.get("server_aliases") or [])) if name]
+        names = list(dict.fromkeys(name for name in (site.get("server_name"), *(site.get("server_aliases") or [])) if name))
         if not names:
             return "every name"
-        patterns = [pattern.lower() for pattern in host.names or self._names()]
-        taken = [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)]
+        inherited = [] if host.has_server_name or not self.configuration.server_name else [self.configuration.server_name]
+        taken = _matching(names, [*host.names, *inherited])
+        derives = not (host.has_server_name or inherited)
+        if derives and (_matching(names, self._names()) or any(map(_is_address, names))):
+            taken.append("a name that Apache derives from the host's name or address")
         return ", ".join(taken)
 
     def _replaced(self) -> list[str]:
@@ -423,6 +475,19 @@ class Examination:
         return found
 
 
+def _matching(names: list[str], patterns: list[str]) -> list[str]:
+    """Return those of the names that one of the patterns, arguments of ``ServerAlias``, matches."""
+    return [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool) -> dict:
     """Return the result of an examination, as the module ``host_requirements_info`` documents it."""
     packaged = _packaged_checksums()
@@ -440,6 +505,7 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
         "replaced_sites": examination.replaced,
         "enabled_sites": examination.enabled_sites(),
         "enabled_modules": examination.enabled_modules(),
+        "module_files": examination.module_files(),
         "default_site_changed": examination.default_site_changed,
         "customizations": examination.customizations(packaged),
         "run_user": account["user"],
@@ -454,5 +520,5 @@ def _packaged_checksums() -> dict[str, str]:
 
 
 def _host_names() -> list[str]:
-    """Return the names that a virtual host without a name takes; asking for them may take a server's time."""
+    """Return the host's own names; asking for them may take a server's time."""
     return sorted({socket.gethostname(), socket.getfqdn()} - {"localhost"})

@@ -10,6 +10,9 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache 
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, count_problem, port_problem
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+_SERVER_NAME = re.compile(r"[\w.-]+(:\d+)?\Z")
+# What would end an argument of a directive, or make it two.
+_SEPARATOR = re.compile(r"[\s\"'\\]")
 
 
 def apache_wsgi_problems(variables: dict) -> list[str]:
@@ -33,8 +36,35 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
         problems += [f"{where} lacks {key}." for key in ("wsgi_script", "user", "group") if not site.get(key)]
         if site.get("address"):
             problems.append(address_problem(f"{where}: address", site["address"]))
+        problems += _name_problems(where, site)
+        problems += _path_problems(where, site)
         address = (site_address(site), site_port(site), site.get("server_name") or "")
         if address in addresses:
             problems.append(f"{where} answers at the same address, port and server_name as '{addresses[address]}'; give it another one.")
         addresses[address] = site["name"]
     return [problem for problem in problems if problem]
+
+
+def _name_problems(where: str, site: dict) -> list[str]:
+    problems = []
+    server_name = site.get("server_name")
+    if server_name and not _SERVER_NAME.match(str(server_name)):
+        problems.append(
+            f"{where}: server_name is '{server_name}'; give one host name, such as wiki.example.org, and others as server_aliases."
+        )
+    problems += [
+        f"{where}: server_aliases has '{alias}'; give each host name as an element of its own, without white space and quotes."
+        for alias in site.get("server_aliases") or []
+        if not alias or _SEPARATOR.search(str(alias))
+    ]
+    return problems
+
+
+def _path_problems(where: str, site: dict) -> list[str]:
+    paths = {key: site[key] for key in ("wsgi_script", "python_path", "python_home") if site.get(key)}
+    paths.update({f"path of alias {alias['url']}": alias["path"] for alias in site.get("aliases") or []})
+    return [
+        f"{where}: {key} is '{path}'; give an absolute path without white space and quotes, such as /srv/wiki/wiki.wsgi."
+        for key, path in paths.items()
+        if not str(path).startswith("/") or _SEPARATOR.search(str(path))
+    ]

@@ -8,7 +8,7 @@ import re
 
 import zoneinfo
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import dashboard_problems
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import count_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import count_problem, host_name_problem, port_problem
 
 _SQLITE = "django.db.backends.sqlite3"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
@@ -32,6 +32,13 @@ def graphite_web_problems(variables: dict) -> list[str]:
     if variables.get("state") == "absent":
         return database_problems
     problems = [port_problem("graphite_web_port", variables["port"])]
+    if variables.get("server_name"):
+        problems.append(host_name_problem("graphite_web_server_name", variables["server_name"]))
+    problems += [
+        f"graphite_web_allowed_hosts has '{name}'; give each name or address as an element of its own, without white space."
+        for name in variables.get("allowed_hosts") or []
+        if re.search(r"\s", str(name))
+    ]
     problems += [count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads", "request_timeout")]
     if not str(variables.get("secret_key", "made on the host") or "").strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
