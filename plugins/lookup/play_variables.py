@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The options of the roles that a play sets."""
 
 from __future__ import annotations
-
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.metricstack.graphite.plugins.filter.stack import role_options
 
 DOCUMENTATION = r"""
 name: play_variables
@@ -40,6 +38,9 @@ _raw:
   type: list
   elements: str
 """
+
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.metricstack.graphite.plugins.filter.stack import role_options
 
 
 class LookupModule(LookupBase):
