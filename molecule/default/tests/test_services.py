@@ -102,9 +102,15 @@ def test_a_reload_keeps_the_process_and_a_replaced_library_does_not(host, servic
     assert not service(**options)["changed"]
 
 
+def squat(host, program):
+    """Have another process hold port 47002; return once it does."""
+    assert host.run(f"systemd-run --unit squatter python3 {program}").rc == 0
+    assert host.run("timeout 20 sh -c 'until ss -Hltn sport = :47002 | grep -q .; do sleep 0.1; done'").rc == 0
+
+
 def test_a_port_that_somebody_else_holds_is_not_green(host, service):
     """It opens its first port, for a moment, again and again."""
-    assert host.run("systemd-run --unit squatter python3 -m http.server --bind 127.0.0.1 47002").rc == 0
+    squat(host, "-m http.server --bind 127.0.0.1 47002")
     result = service()
     assert "under-test@a.service does not" in result["msg"]
     assert "Address already in use" in result["msg"]
@@ -118,7 +124,7 @@ def test_a_port_that_somebody_else_holds_is_not_green(host, service):
 
 def test_a_port_that_is_free_in_time_is_waited_for(host, service):
     script = "import socket, time; s = socket.create_server(('127.0.0.1', 47002)); time.sleep(4)"
-    assert host.run(f'systemd-run --unit squatter python3 -c "{script}"').rc == 0
+    squat(host, f'-c "{script}"')
     assert done(service()) == {"started": [UNIT], "enabled": [UNIT]}
 
 
