@@ -405,7 +405,9 @@ class Services:
             name, reason = problem
             restarts = int(states[name].get("NRestarts") or 0) - first[name]
             if states[name]["ActiveState"] in ("failed", "inactive") or restarts >= MOST_RESTARTS or time.monotonic() > deadline:
-                self._fail(name, reason + (f" (restarted {restarts} times)" if restarts else ""))
+                # What is missing between two restarts is a consequence of them.
+                loop = f"{name} does not stay up: systemd has restarted it {restarts} times. Last finding: " if restarts else ""
+                self._fail(name, loop + reason)
             time.sleep(0.2)
             states = services.read_states(list(self._units))
 

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 DIRECTORY = "/var/lib/service-under-test"
@@ -118,8 +116,7 @@ def test_a_port_that_somebody_else_holds_is_not_green(host, service):
     assert "Address already in use" in result["msg"]
     # A restart loop that an earlier run has left is a failure as well.
     result = service(sockets=[{"port": 47001}])
-    # On a busy host, its first port is not seen open in any of the looks.
-    assert re.search(r"under-test@a\.service does not (stay up|listen on tcp port 47001)", result["msg"])
+    assert "under-test@a.service does not stay up" in result["msg"]
     host.run("systemctl stop squatter")
     assert "msg" not in service()
     assert not service()["changed"]
