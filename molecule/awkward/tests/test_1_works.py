@@ -58,7 +58,7 @@ def test_the_time_zone_has_come_along(host, render):
 
 
 def test_the_run_has_waited_for_the_other_package_manager_and_named_it(log):
-    assert re.search(r"waited for python3 /usr/local/sbin/other-package-manager 30 \(process \d+\), which held a lock", log)
+    assert re.search(r"waited for /usr/bin/python3 /usr/local/sbin/other-package-manager 30 \(process \d+\), which held a lock", log)
 
 
 def test_the_dead_source_is_a_warning_with_its_name(log):
