@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,10 @@ class _ValidatedHosts:
         return self._known[host]
 
 
-def _refused(variables: _HostVariables, name: str, validate: Callable[[Any], list[str]]) -> list[str]:
-    """Refuse a variable that cannot be evaluated or in whose value ``validate`` finds problems; return the problems."""
+def _value_problems(variables: _HostVariables, name: str, option: Mapping, host: str) -> list[str]:
+    """Refuse a variable that cannot be evaluated or that does not fit its specification; return the problems."""
     try:
-        problems = validate(variables[name]) if name in variables else []
+        problems = _validation.specification_problems(name, option, host, variables[name])
     except _topology.RefusedValueError as error:
         problems = [str(error)]
     if problems:
@@ -127,14 +127,14 @@ def _role_problems(variables: _HostVariables, view: _topology.HostView, host: st
     values = {name: option["default"] for name, option in options.items() if "default" in option}
     for name, option in options.items():
         if name in variables:
-            problems += _refused(variables, name, partial(_validation.specification_problems, name, option, host))
+            problems += _value_problems(variables, name, option, host)
             if name not in variables.refused:
                 values[name] = variables[name]
     if role == "apache_wsgi":
         values["apache_wsgi_sites"] = [*view.own_site(), *values["apache_wsgi_sites"]]
     found = _validation.rule_problems(role, values, set(variables.refused), RULES.get(role))
     # What follows from variables that are wrong would be wrong as well.
-    variables.refused.update({_validation.subject(problem, options) or "": problem for problem in found})
+    variables.refused.update({about: problem for problem in found if (about := _validation.subject(problem, options))})
     return problems + found
 
 
