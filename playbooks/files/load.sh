@@ -15,7 +15,7 @@ report=/run/go-benchmark.txt
 
 case $1 in
   start)
-    systemctl stop $unit 2> /dev/null || true
+    systemctl stop $unit 2> /dev/null || true # there need not be one
     touch $watched
     # shellcheck disable=SC2016 # expanded by the shell of the service
     systemd-run --quiet --collect --unit=$unit --property=DynamicUser=true --property=LimitNOFILE=65536 \
