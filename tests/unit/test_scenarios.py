@@ -26,6 +26,15 @@ def test_every_scenario_has_tests_and_runs_them(scenario):
     assert "    - idempotence\n" in scenario.read_text()
 
 
+def test_tests_that_a_scenario_borrows_are_there():
+    borrowed = 0
+    for scenario in SCENARIOS:
+        for pattern in yaml.safe_load(scenario.read_text()).get("verifier", {}).get("additional_files_or_dirs", []):
+            assert list((scenario.parent / "tests").glob(pattern)), f"{scenario} names {pattern}, and Molecule would say nothing"
+            borrowed += 1
+    assert borrowed
+
+
 def test_every_scenario_is_run():
     assert {scenario for scenario, _suite in rows("main") + rows("other")} == {path.parent.name for path in SCENARIOS}
 
