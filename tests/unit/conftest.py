@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from ansible.template import Templar, trust_as_template
 ROOT = Path(__file__).resolve().parents[2]
 # As ansible's own commands do, before anything of the collection is imported: its filters can then be used in templates.
 init_plugin_loader([str(ROOT / ".ansible" / "collections")])
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import parse_dump  # noqa: E402
+
 SIMULATED_NODE_23 = "delete require('util').log;"
 
 
@@ -235,7 +239,11 @@ class StatsD:
     def send(self, *packets):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for packet in packets:
-                sender.sendto(packet.encode(), ("127.0.0.1", self.port))
+                sender.sendto(packet.encode("utf-8", "surrogateescape"), ("127.0.0.1", self.port))
+
+    def metrics(self, kind):
+        """Return the counters, gauges or timers by their names."""
+        return parse_dump(self.ask(kind).rpartition("END")[0])
 
     def counts(self, name, value):
         """Wait until the counter has the value."""
@@ -246,6 +254,36 @@ class StatsD:
                 return False
             time.sleep(0.1)
         return False
+
+
+@pytest.fixture
+def flushed():
+    """Return what StatsD sends to a port that stands for carbon, by series, and that port."""
+    server = socket.create_server(("127.0.0.1", 0))
+    sent = []
+
+    def receive():
+        while True:
+            try:
+                with server.accept()[0] as stream:
+                    sent.extend(line.decode().split() for line in stream.makefile("rb"))
+            except OSError:
+                return
+
+    threading.Thread(target=receive, daemon=True).start()
+    yield server.getsockname()[1], sent
+    server.close()
+
+
+@pytest.fixture
+def graphite_settings():
+    """Return settings with which StatsD sends what it flushes to a port."""
+
+    def settings(port, **others):
+        own = {"graphiteHost": "127.0.0.1", "graphitePort": port, "graphite": {"legacyNamespace": False}}
+        return {"backends": ["./backends/graphite"], "flushInterval": 1000, **own, **others}
+
+    return settings
 
 
 @pytest.fixture

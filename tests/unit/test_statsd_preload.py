@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
+import time
 
 import pytest
 
@@ -29,6 +31,152 @@ def test_good_packets_pass_as_they_are(statsd):
     assert one.counts("x_y-z", 3)
     assert one.counts("construct", 1)
     assert "Bad line" not in one.log.read_text()
+
+
+# Each with a word of the reason.
+BAD_LINES = {
+    "m:1|c|@+0.5": "rate",  # the public report statsd#470 has this one and the next three
+    "m:1|ms|@ 0.1": "rate",
+    "m:1|c|@Infinity": "rate",
+    "m:1|g|@ ": "rate",
+    "m:1|c|@0": "rate",
+    "m:1|c|@0x1": "rate",
+    "m:1|c|@1.5": "rate",
+    "m:1|c|@1e-300": "rate",
+    "m:1|c|@0,5": "rate",
+    "m:1|c|T1656581400": "field",
+    "m:1|c|": "field",
+    "m": "value",
+    "m:|c": "value",
+    "m:Infinity|g": "value",
+    "m:1e999|c": "value",
+    "m:0x10|c": "value",
+    "m:1,5|g": "value",
+    "m: |c": "value",
+    "m:-1|ms": "value",
+    "m:|s": "value",
+    "m:250|h": "type",
+    "m:1": "type",
+    "m:1:2:3|ms": "type",
+    "http://m:80/m:1|c": "type",
+    "m:1|c:2|x": "type",
+    "метрика:1|c": "name",
+    "größe.m:1|c": "name",
+    "m\udcff:1|c": "name",
+    "(((:1|c": "name",
+    ":1|c": "name",
+    "m..m:1|c": "name",
+    "m.:1|c": "name",
+    f"{'m' * 252}:1|g": "name",
+    f"{'m.' * 1800}m:1|c": "name",
+    "m:1|c|#env:prod": "tags",
+    "m;env=prod:1|c": "tags",
+}
+
+
+def test_lines_that_statsd_cannot_take_are_bad_lines_and_their_neighbours_count(statsd):
+    one = statsd()
+    for number, line in enumerate(BAD_LINES, 1):
+        one.send(f"before:1|c\n{line}\nafter.m:1|c", line)
+        assert one.counts("statsd.bad_lines_seen", 2 * number), (line, one.log.read_text())
+    assert one.counts("before", len(BAD_LINES))
+    assert one.counts("after.m", len(BAD_LINES))
+    assert set(one.metrics("counters")) == {
+        *(f"statsd.{name}" for name in ("bad_lines_seen", "packets_received", "metrics_received")),
+        "before",
+        "after.m",
+    }
+    assert one.metrics("gauges") == one.metrics("timers") == {}
+
+
+def test_each_reason_is_logged_once(statsd):
+    one = statsd()
+    for line in BAD_LINES:
+        one.send(*[line] * 3)
+    assert one.counts("statsd.bad_lines_seen", 3 * len(BAD_LINES))
+    logged = re.findall(r"Bad line.*", one.log.read_text())
+    assert len(logged) == len(set(logged))
+    assert {re.match(r"Bad line, refused_(\w+): ", line).group(1) for line in logged} == set(BAD_LINES.values())
+
+
+def test_scientific_notation_is_a_number(statsd):
+    one = statsd()
+    one.send("small:1|c|@1e-05", "large:2.5E3|c|@5e-1", "gauge:1e3|g", "gauge:-1e2|g")
+    assert one.counts("large", 5000)
+    assert one.metrics("counters")["small"] == pytest.approx(100000)
+    assert one.metrics("gauges") == {"gauge": 900}
+
+
+def test_what_clients_add_is_understood(statsd):
+    """Line ends of Windows, several values in one line, and where a container says that it runs."""
+    one = statsd()
+    one.send("crlf:1|c\r\ncrlf:2|c\r\n", "packed:1|c:2|c|@0.5:3|c", "origin:1|c|@0.5|c:in-83628|e:it-false", "__proto:1|c")
+    assert one.counts("crlf", 3)
+    assert one.counts("packed", 8)
+    assert one.counts("origin", 2)
+    assert one.counts("__proto", 1)
+    assert one.counts("statsd.bad_lines_seen", 0)
+
+
+def test_nothing_infinite_reaches_graphite(statsd, flushed, graphite_settings):
+    port, sent = flushed
+    one = statsd(**graphite_settings(port))
+    one.send("sum:1e308|c\nsum:1e308|c\ngood:7|c", "timer:1e200|ms", "level:1e308|g\nlevel:+1e308|g", "plain:5|g")
+    one.ask("delcounters statsd.packets_received")
+    one.send("good:1|c")
+    deadline = time.monotonic() + 15
+    while not {"stats.counters.good.count", "stats.gauges.plain"} <= {name for name, *_rest in sent}:
+        assert time.monotonic() < deadline, (sent, one.log.read_text())
+        time.sleep(0.2)
+    time.sleep(2.5)  # of the flushes that follow, the values must be numbers as well
+    values = {}
+    for name, value, _timestamp in sent:
+        assert value not in ("NaN", "Infinity", "-Infinity", "undefined"), (name, value)
+        values.setdefault(name, []).append(float(value))
+    assert sum(values["stats.counters.good.count"]) == 8
+    assert values["stats.timers.timer.upper"][0] == 1e200
+    assert "stats.timers.timer.sum_squares" not in values
+    assert "stats.gauges.level" not in values
+    assert 1e308 not in values.get("stats.counters.sum.count", [])
+    assert 'Not sent: "sum" is Infinity a second' in one.log.read_text()
+
+
+def test_members_of_sets_are_counted(statsd, flushed, graphite_settings):
+    port, sent = flushed
+    one = statsd(**graphite_settings(port, deleteIdleStats=True))
+    one.send("users:__proto__|s\nusers:constructor|s\nusers:a b|s\nusers:a b|s\nusers:1|s")
+    deadline = time.monotonic() + 15
+    while not any(name == "stats.sets.users.count" for name, *_rest in sent):
+        assert time.monotonic() < deadline, sent
+        time.sleep(0.2)
+    assert [float(value) for name, value, _timestamp in sent if name == "stats.sets.users.count"] == [4]
+
+
+def test_a_stream_without_lines_is_closed_and_counted(statsd):
+    one = statsd("tcp")
+    with socket.create_connection(("127.0.0.1", one.port)) as stream:
+        stream.sendall("größe:1|c\ngood:1|c\n".encode())
+        stream.sendall(b"unfinished:1|c")
+    assert one.counts("statsd.bad_lines_seen", 2)
+    with socket.create_connection(("127.0.0.1", one.port)) as stream, pytest.raises(OSError):  # noqa: PT011, PT012
+        for _number in range(200):
+            stream.sendall(b"x" * 65536)
+            time.sleep(0.01)
+    assert one.counts("statsd.bad_lines_seen", 3)
+    assert one.counts("good", 1)
+    assert {name for name in one.metrics("counters") if not name.startswith("statsd.")} == {"good"}
+
+
+def test_management_that_nobody_reads_does_not_fill_the_memory(statsd):
+    one = statsd()
+    for start in range(0, 20000, 500):
+        one.send("\n".join(f"gauge.number.{number}:1|g" for number in range(start, start + 500)))
+    with socket.create_connection(("127.0.0.1", one.management_port)) as management:
+        with pytest.raises(OSError):  # noqa: PT011, PT012
+            for _number in range(300):
+                management.sendall(b"gauges\n")
+                time.sleep(0.05)
+        assert one.ask("health") == "health: up\n"
 
 
 def test_a_reset_connection_does_not_end_the_process(statsd):

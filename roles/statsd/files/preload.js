@@ -1,45 +1,63 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Copyright: metricstack maintainers
 //
-// Loaded by node --require before StatsD, whose files stay as they are published. StatsD keeps metrics in plain objects, so
-// that a metric named "constructor" finds a function where it expects a number, and the process ends; so does a TCP
-// connection that is reset. Both are caught at the one interface through which every server hands packets to StatsD
-// (docs/server_interface.md of StatsD 0.9.0: start(config, callback)).
+// Loaded by node --require before StatsD 0.9.0, whose files stay as they are published. What ends StatsD or makes it lie is
+// stopped at the interfaces between its modules: the servers hand packets to a callback (docs/server_interface.md), backends
+// get an event with what is flushed (docs/backend_interface.md), the management server hands commands to a callback
+// (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js).
+//
+//   STATSD_RECEIVE_BUFFER_BYTES   receive buffer of the UDP sockets in bytes; 0, the default, leaves the kernel's
+//   STATSD_TAGS                   1 if carbon and graphite-web know tags; otherwise lines with tags are refused
 'use strict';
 
 const dgram = require('dgram');
 const Module = require('module');
 const net = require('net');
 const util = require('util');
+const { canonicalText } = require('./metric_lines');
 
 const RECEIVE_BUFFER_BYTES = Number(process.env.STATSD_RECEIVE_BUFFER_BYTES || 0);
+const TAGS_ENABLED = process.env.STATSD_TAGS === '1';
+// StatsD counts it as a bad line, whatever has been refused.
+const BAD_LINE = 'refused:|refused';
+const LONGEST_LINE = 1 << 20;
+const LARGEST_UNREAD_ANSWER = 16 << 20;
+const MOST_REASONS = 1000;
 
 // StatsD 0.9.0 logs with util.log, which Node.js 23 has removed.
 if (typeof util.log !== 'function') {
   util.log = (...message) => console.log('%s - %s', new Date().toISOString(), util.format(...message));
 }
 
-// As StatsD does it when keyNameSanitize is on; off, the name stays as it is. Both are looked at.
-function sanitized(name) {
-  return name.replace(/\s+/g, '_').replace(/\//g, '-').replace(/[^a-zA-Z_\-0-9.;=]/g, '');
+// A sender of bad lines repeats them; each reason is logged once a day.
+const logged = new Set();
+setInterval(() => logged.clear(), 24 * 3600 * 1000).unref();
+
+function logOnce(reason) {
+  if (logged.has(reason) || logged.size > MOST_REASONS) {
+    return;
+  }
+  logged.add(reason);
+  util.log(logged.size > MOST_REASONS ? `Bad lines for more than ${MOST_REASONS} reasons; no more are logged today` : reason);
 }
 
-function isSafe(line) {
-  const name = line.split(':', 1)[0].split('|#', 1)[0];
-  return !(name in Object.prototype || sanitized(name) in Object.prototype);
-}
-
-// A line that StatsD itself calls bad, so that it is logged and counted (statsd.bad_lines_seen) as any other.
-function disarmed(line) {
-  return 'refused_name:' + JSON.stringify(line.slice(0, 80)).replace(/[|:]/g, '_') + '|refused';
+function refusal(line, refused) {
+  logOnce(`Bad line, refused_${refused.what}: ${refused.message}`);
+  return BAD_LINE;
 }
 
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
-    const lines = text.split('\n');
-    const safe = lines.every(isSafe);
-    handlePacket(safe ? packet : lines.map((line) => (isSafe(line) ? line : disarmed(line))).join('\n'), sender);
+    const canonical = canonicalText(text, TAGS_ENABLED, refusal);
+    if (typeof packet === 'string') {
+      handlePacket(canonical, sender);
+      return;
+    }
+    // Backends that repeat packets need a buffer; StatsD itself need not decode the buffer again.
+    const checked = canonical === text ? packet : Buffer.from(canonical);
+    checked.toString = () => canonical;
+    handlePacket(checked, sender);
   };
 }
 
@@ -54,15 +72,38 @@ function askForReceiveBuffer(socket) {
   util.log(`UDP receive buffer: ${got} bytes` + (got < RECEIVE_BUFFER_BYTES ? `, ${RECEIVE_BUFFER_BYTES} wanted; raise net.core.rmem_max` : ''));
 }
 
+// StatsD keeps the beginning of a line until its end arrives, and decodes what arrives as seven bits.
+function guardStream(stream, handlePacket) {
+  let unfinished = 0;
+  const refuse = (reason) => {
+    logOnce(`Bad line, refused_line: ${reason}`);
+    handlePacket(BAD_LINE, { address: stream.remoteAddress, port: stream.remotePort, size: 0 });
+  };
+  stream.setEncoding('utf8');
+  stream.on('data', (text) => {
+    const newline = text.lastIndexOf('\n');
+    unfinished = newline < 0 ? unfinished + text.length : text.length - newline - 1;
+    if (unfinished > LONGEST_LINE) {
+      unfinished = 0;
+      refuse(`a connection is closed that has sent ${LONGEST_LINE} characters without a newline`);
+      stream.destroy();
+    }
+  });
+  stream.on('end', () => {
+    if (unfinished > 0) {
+      refuse('a connection ended within a line; end each line with a newline');
+    }
+  });
+  stream.on('error', (error) => util.log('Connection lost: ' + error.message));
+}
+
 function guardedServer(server) {
   return Object.create(server, {
     start: {
       value(config, handlePacket) {
         const started = server.start.call(this, config, guarded(handlePacket));
         if (this.server instanceof net.Server) {
-          this.server.on('connection', (stream) => {
-            stream.on('error', (error) => util.log('Connection lost: ' + error.message));
-          });
+          this.server.on('connection', (stream) => guardStream(stream, handlePacket));
         } else if (this.server instanceof dgram.Socket && RECEIVE_BUFFER_BYTES > 0) {
           this.server.once('listening', () => askForReceiveBuffer(this.server));
         }
@@ -72,9 +113,100 @@ function guardedServer(server) {
   });
 }
 
+// Sums of large values are infinite, and what the management interface has deleted is not a number when it is added to. Graphite
+// would keep the one in every archive, and answer queries with what is no JSON.
+function deleteNonFinite(values) {
+  for (const name in values) {
+    if (typeof values[name] === 'object' && values[name] !== null) {
+      deleteNonFinite(values[name]);
+    } else if (!Number.isFinite(values[name])) {
+      logOnce(`Not sent: ${JSON.stringify(name)} is ${values[name]}`);
+      delete values[name];
+    }
+  }
+}
+
+function deleteNonFiniteCounters(counters, rates) {
+  for (const name in counters) {
+    if (Number.isNaN(counters[name])) {
+      counters[name] = rates[name] = 0; // StatsD goes on to add to those of its own
+    } else if (!Number.isFinite(counters[name]) || !Number.isFinite(rates[name])) {
+      logOnce(`Not sent: ${JSON.stringify(name)} is ${rates[name]} a second`);
+      delete counters[name];
+    }
+  }
+}
+
+function guardedBackend(backend) {
+  return Object.create(backend, {
+    init: {
+      value(startupTime, config, events, ...others) {
+        const guardedEvents = Object.create(events, {
+          on: {
+            value(name, listener) {
+              events.on(name, name !== 'flush' ? listener : (timestamp, metrics) => {
+                deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
+                deleteNonFinite(metrics.gauges);
+                deleteNonFinite(metrics.timer_data);
+                listener(timestamp, metrics);
+              });
+              return this;
+            },
+          },
+        });
+        return backend.init(startupTime, config, guardedEvents, ...others);
+      },
+    },
+  });
+}
+
+// Who asks again without having read the answers would fill the memory.
+function guardedManagement(management) {
+  return Object.create(management, {
+    start: {
+      value(config, handleCommand, handleError) {
+        const handle = (command, parameters, stream) => {
+          if (stream.writableLength > LARGEST_UNREAD_ANSWER) {
+            stream.destroy();
+          } else {
+            handleCommand(command, parameters, stream);
+          }
+        };
+        return management.start(config, handle, handleError);
+      },
+    },
+  });
+}
+
+// The reason of each bad line has been logged.
+function guardedLogger(logger) {
+  class Logger extends logger.Logger {
+    log(message, ...others) {
+      if (!String(message).startsWith('Bad line: ,refused in msg')) {
+        super.log(message, ...others);
+      }
+    }
+  }
+  return { ...logger, Logger };
+}
+
 const load = Module._load;
 Module._load = function (request, parent, isMain) {
   const loaded = load.call(this, request, parent, isMain);
-  const isServer = parent === process.mainModule && !request.startsWith('./lib/') && loaded && typeof loaded.start === 'function';
-  return isServer ? guardedServer(loaded) : loaded;
+  if (parent !== process.mainModule || !loaded) {
+    return loaded;
+  }
+  switch (request) {
+    case './lib/mgmt_server':
+      return guardedManagement(loaded);
+    case './lib/logger':
+      return guardedLogger(loaded);
+  }
+  if (request.startsWith('./lib/')) {
+    return loaded;
+  }
+  if (typeof loaded.start === 'function') {
+    return guardedServer(loaded);
+  }
+  return typeof loaded.init === 'function' ? guardedBackend(loaded) : loaded;
 };

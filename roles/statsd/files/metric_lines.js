@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Copyright: metricstack maintainers
+//
+// Which lines StatsD 0.9.0 takes for what their senders mean. The others would end the process, store infinity, be counted as
+// something else, or fall together with another metric in one series; they are refused, with the reason.
+//
+// Sources: docs/metric_types.md and stats.js of StatsD 0.9.0; for tags and the fields behind them, DogStatsD's datagram format
+// 1.3; for what a path may be, carbon/util.py and carbon/storage.py of carbon 1.1.10.
+'use strict';
+
+// Of a file's name, without ".wsp"; and of a path, with room for the directory, StatsD's prefixes and suffixes.
+const LONGEST_NODE = 251;
+const LONGEST_NAME = 3500;
+
+// Most lines are plain, and no longer than a node may be; the others are looked at piece by piece.
+const PLAIN_LINE = new RegExp(
+  `(?:(?!(?:${Object.getOwnPropertyNames(Object.prototype).join('|')}):)[\\w-]+(?:\\.[\\w-]+)*:` +
+    '(?:\\d+(?:\\.\\d+)?\\|(?:ms|[cg])|[+-]\\d+(?:\\.\\d+)?\\|[cg]|[a-zA-Z0-9][^|:\\r\\n]*\\|s)' +
+    '(?:\\|@(?:0?\\.\\d*[1-9]0*|1(?:\\.0+)?))?)?(?:\\n|$)',
+  'y'
+);
+
+const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
+const TYPES = ['c', 'g', 'ms', 's'];
+// Where the sender runs, for servers that make tags of it.
+const ORIGIN = /^(?:c|e|card):/;
+
+class Refused extends Error {
+  constructor(what, why) {
+    super(why);
+    this.what = what;
+  }
+}
+
+// As StatsD does it when keyNameSanitize is on. Off, its backend for Graphite does it.
+function sanitized(name) {
+  return name.replace(/\s+/g, '_').replace(/\//g, '-').replace(/[^a-zA-Z_\-0-9.;=]/g, '');
+}
+
+function shown(text) {
+  return JSON.stringify(text.length > 80 ? text.slice(0, 80) + '…' : text);
+}
+
+function checkAscii(what, text) {
+  if (/[^\x00-\x7f]/.test(text)) {
+    throw new Refused(what, `${shown(text)} is not ASCII; StatsD drops the other characters, so that different names become one`);
+  }
+}
+
+function checkName(name) {
+  checkAscii('name', name);
+  const nodes = sanitized(name).split('.');
+  if (nodes.includes('')) {
+    throw new Refused('name', `${shown(name)} has an empty part; it would be stored with another metric`);
+  }
+  if (name in Object.prototype || sanitized(name) in Object.prototype) {
+    throw new Refused('name', `${shown(name)} is a word of JavaScript, and would end StatsD`);
+  }
+  if (name.length > LONGEST_NAME || nodes.some((node) => node.length > LONGEST_NODE)) {
+    throw new Refused('name', `${shown(name)} is too long for the name of a file`);
+  }
+}
+
+// Returns ";key=value" for each tag, sorted, so that one series has one name.
+function graphiteTags(tags) {
+  const sorted = tags.map((tag) => {
+    checkAscii('tags', tag);
+    const [, key, value] = /^([^=]*)=(.*)$/s.exec(sanitized(tag)) || [];
+    if (!key || !value || key === 'name' || value.includes(';')) {
+      throw new Refused('tags', `${shown(tag)} is not a tag of Graphite; write KEY:VALUE, with a key other than "name"`);
+    }
+    return `;${key}=${value}`;
+  });
+  return sorted.sort().join('');
+}
+
+// Returns the decimal notation: StatsD reads the digits before "e" and no more.
+function sampleRate(text) {
+  const rate = /^[\d.]/.test(text) && NUMBER.test(text) ? Number(text) : NaN;
+  if (!(rate > 0 && rate <= 1)) {
+    throw new Refused('rate', `${shown(text)} is not a sample rate; it is a number above 0 and up to 1`);
+  }
+  const decimal = /e/i.test(text) ? rate.toFixed(100) : text;
+  if (Number(decimal) === 0) {
+    throw new Refused('rate', `${shown(text)} is too small for a sample rate`);
+  }
+  return decimal;
+}
+
+function setMember(value) {
+  if (value === '') {
+    throw new Refused('value', 'a set has no member without a name');
+  }
+  return value === '__proto__' ? '__proto__ ' : value; // the store is a plain object
+}
+
+function number(value, type) {
+  const trimmed = value.trim();
+  if (!NUMBER.test(trimmed) || !Number.isFinite(Number(trimmed))) {
+    throw new Refused('value', `${shown(value)} is not a number`);
+  }
+  if (type === 'ms' && Number(trimmed) < 0) {
+    throw new Refused('value', `${shown(value)} is negative; a timer is not`);
+  }
+  return trimmed;
+}
+
+// A line may have several values, as in "a:1|c:2|c|@0.5:3|ms".
+function canonicalValues(text) {
+  const parts = text.split('|');
+  const values = [];
+  let value = parts.shift();
+  let next = value;
+  while (next !== undefined) {
+    value = next;
+    if (value.includes(':') || parts.length === 0) {
+      throw new Refused('type', `${shown(value)} has no type`);
+    }
+    let type;
+    let rate = '';
+    [type, next] = halves(parts.shift());
+    if (!TYPES.includes(type)) {
+      throw new Refused('type', `${shown(type)} is none of c, g, ms and s`);
+    }
+    while (next === undefined && parts.length > 0) {
+      let field = parts.shift();
+      if (ORIGIN.test(field)) {
+        continue;
+      }
+      [field, next] = halves(field);
+      if (!field.startsWith('@') || rate !== '') {
+        throw new Refused('field', `${shown(field)} is a field that StatsD does not know`);
+      }
+      rate = '|@' + sampleRate(field.slice(1));
+    }
+    values.push((type === 's' ? setMember(value) : number(value, type)) + '|' + type + rate);
+  }
+  return values.join(':');
+}
+
+// Splits at the first colon.
+function halves(text) {
+  const colon = text.indexOf(':');
+  return colon < 0 ? [text.trim()] : [text.slice(0, colon).trim(), text.slice(colon + 1)];
+}
+
+// Returns the line as StatsD understands it. Throws Refused.
+function canonicalLine(line, tagsEnabled) {
+  const text = line.replace(/\r$/, '');
+  if (text === '') {
+    return '';
+  }
+  const colon = text.indexOf(':');
+  if (colon < 0) {
+    throw new Refused('value', `${shown(text)} has no value`);
+  }
+  const [name, ...ownTags] = text.slice(0, colon).split(';');
+  // Fields may follow the tags as well as precede them.
+  const [values, ...others] = text.slice(colon + 1).split('|#');
+  const [dogTags, ...fields] = others.join('|#').split('|');
+  const tags = [...ownTags, ...dogTags.split(',').filter(Boolean).map((tag) => tag.replace(':', '='))];
+  checkName(name);
+  if (tags.length > 0 && !tagsEnabled) {
+    throw new Refused('tags', `${shown(text)} has tags, and tags are off; graphite-web would not find the series`);
+  }
+  return name + graphiteTags(tags) + ':' + canonicalValues([values, ...fields].join('|'));
+}
+
+// Returns the text of a packet with each line as StatsD understands it: the text itself, if that is so already. A line that is
+// refused becomes refusal(line, error).
+function canonicalText(text, tagsEnabled, refusal) {
+  let result = '';
+  let copied = 0;
+  let begin = 0;
+  while (begin < text.length) {
+    PLAIN_LINE.lastIndex = begin;
+    if (PLAIN_LINE.test(text) && PLAIN_LINE.lastIndex - begin <= LONGEST_NODE) {
+      begin = PLAIN_LINE.lastIndex;
+      continue;
+    }
+    const newline = text.indexOf('\n', begin);
+    const end = newline < 0 ? text.length : newline;
+    const line = text.slice(begin, end);
+    let canonical;
+    try {
+      canonical = canonicalLine(line, tagsEnabled);
+    } catch (error) {
+      if (!(error instanceof Refused)) {
+        throw error;
+      }
+      canonical = refusal(line, error);
+    }
+    if (canonical !== line) {
+      result += text.slice(copied, begin) + canonical;
+      copied = end;
+    }
+    begin = end + 1;
+  }
+  return copied === 0 && result === '' ? text : result + text.slice(copied);
+}
+
+module.exports = { canonicalText };
