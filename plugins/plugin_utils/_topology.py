@@ -19,6 +19,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
 
 
 class Socket(NamedTuple):
@@ -197,6 +198,7 @@ class HostView:
             "carbon": self._carbon(),
             "web": self._web(),
             "listens": self._listens(),
+            "warnings": self.warnings(),
         }
 
     def problems(self) -> list[str]:
@@ -285,8 +287,35 @@ class HostView:
             "whisper_directory": self._value(host, "carbon_cache_whisper_directory"),
             # Carbon drops what is not on the list, also what is sent to check it.
             "uses_whitelist": boolean((self._value(host, "carbon_cache_settings") or {}).get("USE_WHITELIST", False), strict=False),
+            "storage_aggregations": self._storage_aggregations(host),
             "metric_prefix": (self._value(host, "carbon_cache_settings") or {}).get("CARBON_METRIC_PREFIX", "carbon"),
         }
+
+    def _storage_aggregations(self, host: str) -> list[dict]:
+        own = self._inventory.own(host, "carbon_cache_storage_aggregations")
+        return aggregation_rules(self._sending_configs(host)) if own is None else own
+
+    def _sending_configs(self, host: str) -> list[dict]:
+        """Return the configuration of each StatsD that sends to the carbon of ``host``, or else StatsD's defaults."""
+        statsd = COMPONENTS["statsd"]
+        senders = [
+            other
+            for other in self._inventory.hosts("statsd", host)
+            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other).target(statsd)["host"] == host
+        ]
+        return [self._value(sender, "statsd_config") for sender in senders] or [{}]
+
+    def warnings(self) -> list[str]:
+        """Return one message for each value that works, and makes graphs that are not true."""
+        rules = self._own("carbon_cache_storage_aggregations")
+        if rules is None or "carbon" not in self.components or not self._keeps("carbon_cache"):
+            return []
+        found = [
+            f"{warning} On {self._host}."
+            for config in self._sending_configs(self._host)
+            for warning in aggregation_warnings("carbon_cache_storage_aggregations", rules, config)
+        ]
+        return list(dict.fromkeys(found))
 
     def _web(self) -> dict:
         host = self._inventory.nearest("graphite_web", self._host)

@@ -141,6 +141,31 @@ def test_nothing_infinite_reaches_graphite(statsd, flushed, graphite_settings):
     assert 'Not sent: "sum" is Infinity a second' in one.log.read_text()
 
 
+@pytest.mark.parametrize(("lifetime", "level"), [("60", [13, -2]), ("1", [3, -15])])
+def test_deltas_of_an_idle_gauge_have_their_base_until_its_lifetime_ends(statsd, flushed, graphite_settings, monkeypatch, lifetime, level):
+    monkeypatch.setenv("STATSD_GAUGE_LIFETIME", lifetime)
+    port, sent = flushed
+    one = statsd(**graphite_settings(port, deleteIdleStats=True))
+
+    def levels():
+        return [float(value) for name, value, _timestamp in sent if name == "stats.gauges.open_files"]
+
+    one.send("open files:10|g")
+    for number, deltas in enumerate(("+5|g\nopen files:-2|g", "-15|g")):
+        deadline = time.monotonic() + 15
+        while len(levels()) == number:
+            assert time.monotonic() < deadline, sent
+            time.sleep(0.1)
+        assert len(levels()) == number + 1
+        time.sleep(3.5)  # several flushes, in which an idle gauge is not sent
+        one.send(f"open files:{deltas}")
+        expected = [10, *level[: number + 1]]
+    while len(levels()) < 3:
+        assert time.monotonic() < deadline + 15, sent
+        time.sleep(0.1)
+    assert levels() == expected
+
+
 def test_members_of_sets_are_counted(statsd, flushed, graphite_settings):
     port, sent = flushed
     one = statsd(**graphite_settings(port, deleteIdleStats=True))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import Names
 
 # The variables own these; a second source would contradict them in silence.
 OWNED_SETTINGS = {
@@ -83,7 +84,7 @@ def statsd_series(config: dict, name: str) -> dict[str, str]:
     ``config`` is the role's ``statsd_config``, on top of the role's own setting ``legacyNamespace: false``. What the configuration
     switches off (``flush_counts``, ``calculatedTimerMetrics``) is left out.
     """
-    names = _Names(config)
+    names = Names(config)
     series = {
         "counter": names.count(name),
         "counter_rate": names.rate(name),
@@ -102,7 +103,7 @@ def statsd_verification(config: dict, name: str, flush_seconds: int) -> dict:
     ``lines`` are StatsD's, ``expected`` has for each series the ``summary`` of its points (``sum``, ``last`` or ``max``) and the
     ``value`` of the summary, and ``directories`` are those of the whisper tree that the series are in.
     """
-    names = _Names(config)
+    names = Names(config)
     counter, gauge, timer = (f"{name}.{kind}" for kind in ("counter", "gauge", "timer"))
     timer_values = {
         "count": ("sum", len(_TIMES)),
@@ -122,40 +123,3 @@ def statsd_verification(config: dict, name: str, flush_seconds: int) -> dict:
         "expected": [{"series": series, "summary": summary, "value": value} for series, summary, value in expected if series],
         "directories": sorted({re.sub(rf"({re.escape(name)}).*", r"\1", series).replace(".", "/") for series in made}),
     }
-
-
-class _Names:
-    """The names of series under one configuration."""
-
-    def __init__(self, config: dict) -> None:
-        self._config = config
-        self._graphite = config.get("graphite") or {}
-        self._legacy = self._graphite.get("legacyNamespace", False)
-        self._suffix = f".{self._graphite['globalSuffix']}" if "globalSuffix" in self._graphite else ""
-
-    def of(self, kind: str, *parts: str) -> str:
-        prefix = kind.lower() + "s"
-        if self._legacy:
-            namespace = ["stats"] if kind == "Counter" else ["stats", prefix]
-        else:
-            namespace = [self._graphite.get("globalPrefix", "stats"), self._graphite.get(f"prefix{kind}", prefix)]
-        return self._join(*namespace, *parts)
-
-    def own(self, name: str) -> str:
-        top = "stats" if self._legacy else self._graphite.get("globalPrefix", "stats")
-        return self._join(top, self._config.get("prefixStats", "statsd"), name)
-
-    def count(self, name: str) -> str | None:
-        if not self._config.get("flush_counts", True):
-            return None
-        return self._join("stats_counts", name) if self._legacy else self.of("Counter", name, "count")
-
-    def rate(self, name: str) -> str:
-        return self.of("Counter", name) if self._legacy else self.of("Counter", name, "rate")
-
-    def timer(self, name: str, key: str) -> str | None:
-        wanted = self._config.get("calculatedTimerMetrics")
-        return self.of("Timer", name, key) if not wanted or key in wanted else None
-
-    def _join(self, *parts: str) -> str:
-        return ".".join(part for part in parts if part) + self._suffix

@@ -15,7 +15,7 @@ const LONGEST_NAME = 3500;
 // Most lines are plain, and no longer than a node may be; the others are looked at piece by piece.
 const PLAIN_LINE = new RegExp(
   `(?:(?!(?:${Object.getOwnPropertyNames(Object.prototype).join('|')}):)[\\w-]+(?:\\.[\\w-]+)*:` +
-    '(?:\\d+(?:\\.\\d+)?\\|(?:ms|[cg])|[+-]\\d+(?:\\.\\d+)?\\|[cg]|[a-zA-Z0-9][^|:\\r\\n]*\\|s)' +
+    '(?:\\d+(?:\\.\\d+)?\\|(?:ms|[cg])|[+-]\\d+(?:\\.\\d+)?\\|c|[a-zA-Z0-9][^|:\\r\\n]*\\|s)' +
     '(?:\\|@(?:0?\\.\\d*[1-9]0*|1(?:\\.0+)?))?)?(?:\\n|$)',
   'y'
 );
@@ -105,8 +105,8 @@ function number(value, type) {
   return trimmed;
 }
 
-// A line may have several values, as in "a:1|c:2|c|@0.5:3|ms".
-function canonicalValues(text) {
+// A line may have several values, as in "a:1|c:2|c|@0.5:3|ms". Returns a value, a type and "|@rate" or "" for each.
+function valuesOf(text) {
   const parts = text.split('|');
   const values = [];
   let value = parts.shift();
@@ -133,9 +133,9 @@ function canonicalValues(text) {
       }
       rate = '|@' + sampleRate(field.slice(1));
     }
-    values.push((type === 's' ? setMember(value) : number(value, type)) + '|' + type + rate);
+    values.push([type === 's' ? setMember(value) : number(value, type), type, rate]);
   }
-  return values.join(':');
+  return values;
 }
 
 // Splits at the first colon.
@@ -145,7 +145,7 @@ function halves(text) {
 }
 
 // Returns the line as StatsD understands it. Throws Refused.
-function canonicalLine(line, tagsEnabled) {
+function canonicalLine(line, { tagsEnabled, gaugeBase }) {
   const text = line.replace(/\r$/, '');
   if (text === '') {
     return '';
@@ -163,12 +163,20 @@ function canonicalLine(line, tagsEnabled) {
   if (tags.length > 0 && !tagsEnabled) {
     throw new Refused('tags', `${shown(text)} has tags, and tags are off; graphite-web would not find the series`);
   }
-  return name + graphiteTags(tags) + ':' + canonicalValues([values, ...fields].join('|'));
+  const key = name + graphiteTags(tags);
+  const canonical = valuesOf([values, ...fields].join('|')).map(([value, type, rate]) => {
+    const base = type === 'g' && /^[+-]/.test(value) ? gaugeBase(key) : undefined;
+    return `${base === undefined ? value : base + Number(value)}|${type}${rate}`;
+  });
+  return `${key}:${canonical.join(':')}`;
 }
 
-// Returns the text of a packet with each line as StatsD understands it: the text itself, if that is so already. A line that is
-// refused becomes refusal(line, error).
-function canonicalText(text, tagsEnabled, refusal) {
+// Returns the text of a packet with each line as StatsD understands it: the text itself, if that is so already.
+//
+//   refusal(error)   returns what takes the place of a line; error.what names the part that is wrong
+//   tagsEnabled      whether lines with tags are taken
+//   gaugeBase(key)   returns the value that a delta is added to, if StatsD does not know it any more
+function canonicalText(text, refusal, options) {
   let result = '';
   let copied = 0;
   let begin = 0;
@@ -183,12 +191,12 @@ function canonicalText(text, tagsEnabled, refusal) {
     const line = text.slice(begin, end);
     let canonical;
     try {
-      canonical = canonicalLine(line, tagsEnabled);
+      canonical = canonicalLine(line, options);
     } catch (error) {
       if (!(error instanceof Refused)) {
         throw error;
       }
-      canonical = refusal(line, error);
+      canonical = refusal(error);
     }
     if (canonical !== line) {
       result += text.slice(copied, begin) + canonical;
@@ -199,4 +207,4 @@ function canonicalText(text, tagsEnabled, refusal) {
   return copied === 0 && result === '' ? text : result + text.slice(copied);
 }
 
-module.exports = { canonicalText };
+module.exports = { canonicalText, sanitized };

@@ -7,6 +7,7 @@
 // (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js).
 //
 //   STATSD_RECEIVE_BUFFER_BYTES   receive buffer of the UDP sockets in bytes; 0, the default, leaves the kernel's
+//   STATSD_GAUGE_LIFETIME         seconds for which the value of an idle gauge is the base of deltas; 0 is the default
 //   STATSD_TAGS                   1 if carbon and graphite-web know tags; otherwise lines with tags are refused
 'use strict';
 
@@ -14,9 +15,10 @@ const dgram = require('dgram');
 const Module = require('module');
 const net = require('net');
 const util = require('util');
-const { canonicalText } = require('./metric_lines');
+const { canonicalText, sanitized } = require('./metric_lines');
 
 const RECEIVE_BUFFER_BYTES = Number(process.env.STATSD_RECEIVE_BUFFER_BYTES || 0);
+const GAUGE_LIFETIME = Number(process.env.STATSD_GAUGE_LIFETIME || 0) * 1000;
 const TAGS_ENABLED = process.env.STATSD_TAGS === '1';
 // StatsD counts it as a bad line, whatever has been refused.
 const BAD_LINE = 'refused:|refused';
@@ -41,15 +43,43 @@ function logOnce(reason) {
   util.log(logged.size > MOST_REASONS ? `Bad lines for more than ${MOST_REASONS} reasons; no more are logged today` : reason);
 }
 
-function refusal(line, refused) {
+function refusal(refused) {
   logOnce(`Bad line, refused_${refused.what}: ${refused.message}`);
   return BAD_LINE;
+}
+
+// With deleteGauges, StatsD forgets a gauge after the flush that sends it, and takes a later delta for the value.
+const idleGauges = new Map();
+let gauges = {};
+let keyOf = sanitized;
+
+function gaugeBase(name) {
+  const key = keyOf(name);
+  const idle = idleGauges.get(key);
+  if (idle === undefined || key in gauges) {
+    return undefined;
+  }
+  idleGauges.delete(key); // StatsD has it from now on
+  return idle.value;
+}
+
+function rememberGauges(flushed) {
+  const now = Date.now();
+  gauges = flushed;
+  for (const key in gauges) {
+    idleGauges.set(key, { value: gauges[key], until: now + GAUGE_LIFETIME });
+  }
+  for (const [key, { until }] of idleGauges) {
+    if (until <= now) {
+      idleGauges.delete(key);
+    }
+  }
 }
 
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
-    const canonical = canonicalText(text, TAGS_ENABLED, refusal);
+    const canonical = canonicalText(text, refusal, { tagsEnabled: TAGS_ENABLED, gaugeBase });
     if (typeof packet === 'string') {
       handlePacket(canonical, sender);
       return;
@@ -148,12 +178,16 @@ function guardedBackend(backend) {
                 deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
                 deleteNonFinite(metrics.gauges);
                 deleteNonFinite(metrics.timer_data);
+                rememberGauges(metrics.gauges);
                 listener(timestamp, metrics);
               });
               return this;
             },
           },
         });
+        if (config.keyNameSanitize === false) {
+          keyOf = (name) => name;
+        }
         return backend.init(startupTime, config, guardedEvents, ...others);
       },
     },
