@@ -211,7 +211,7 @@ class HostView:
             if component.in_stack or self._inventory.has_group(component.name)
         ]
         if "statsd" in self.components:
-            checks += [self._flush_problems, self._overwriting_problems]
+            checks += [self._flush_problems, self._overwriting_problems, self._tags_problems]
         if "graphite_web" in self.components:
             checks.append(self._data_problems)
         problems: list[str] = []
@@ -272,6 +272,9 @@ class HostView:
             "receives_udp": _receives_udp(self._value(host, "statsd_config")),
             "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
             "config": self._value(host, "statsd_config"),
+            "tags_enabled": self._tags_enabled()
+            if self._inventory.own(host, "statsd_tags_enabled") is None
+            else self._value(host, "statsd_tags_enabled"),
         }
 
     def _carbon(self) -> dict:
@@ -288,12 +291,27 @@ class HostView:
             # Carbon drops what is not on the list, also what is sent to check it.
             "uses_whitelist": boolean((self._value(host, "carbon_cache_settings") or {}).get("USE_WHITELIST", False), strict=False),
             "storage_aggregations": self._storage_aggregations(host),
+            "tags_url": self._tags_url(host),
             "metric_prefix": (self._value(host, "carbon_cache_settings") or {}).get("CARBON_METRIC_PREFIX", "carbon"),
         }
 
     def _storage_aggregations(self, host: str) -> list[dict]:
         own = self._inventory.own(host, "carbon_cache_storage_aggregations")
         return aggregation_rules(self._sending_configs(host)) if own is None else own
+
+    def _tags_url(self, host: str) -> str:
+        """Return where the carbon of ``host`` tells of new series, or an empty text if there are no tags."""
+        own = self._inventory.own(host, "carbon_cache_tags_url")
+        if own is not None:
+            return own
+        web = self._inventory.nearest("graphite_web", host)
+        if not HostView(self._inventory, host)._tags_enabled():
+            return ""
+        return self._local_url(web) if web == host else self._public_url(web)
+
+    def _tags_enabled(self) -> bool:
+        web = self._inventory.nearest("graphite_web", self._host)
+        return boolean(self._value(web, "graphite_web_tags_enabled"), strict=False) and self._inventory.keeps(web, "graphite_web")
 
     def _sending_configs(self, host: str) -> list[dict]:
         """Return the configuration of each StatsD that sends to the carbon of ``host``, or else StatsD's defaults."""
@@ -320,18 +338,24 @@ class HostView:
     def _web(self) -> dict:
         host = self._inventory.nearest("graphite_web", self._host)
         carbon = HostView(self._inventory, host)._carbon()
-        port = self._value(host, "graphite_web_port")
         linked = self._inventory.own(host, "graphite_web_carbonlink_hosts")
         directory = self._inventory.own(host, "graphite_web_whisper_directory")
         return {
             "host": host,
             "carbon_host": carbon["host"],
             "public_name": self._public_name(host),
-            "local_url": f"http://127.0.0.1:{port}",
-            "public_url": f"http://{_in_url(self._inventory.public_address(host))}:{port}",
+            "tags_enabled": self._tags_enabled(),
+            "local_url": self._local_url(host),
+            "public_url": self._public_url(host),
             "carbonlink_hosts": carbonlink_hosts(carbon["instances"], carbon["address"]) if linked is None else linked,
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
         }
+
+    def _local_url(self, host: str) -> str:
+        return f"http://127.0.0.1:{self._value(host, 'graphite_web_port')}"
+
+    def _public_url(self, host: str) -> str:
+        return f"http://{_in_url(self._inventory.public_address(host))}:{self._value(host, 'graphite_web_port')}"
 
     def _public_name(self, host: str) -> str:
         """Return the name by which graphite-web is asked for. Django answers to no host name with an underscore."""
@@ -471,6 +495,15 @@ class HostView:
                     " \"{{ inventory_hostname | replace('.', '_') }}\"}}"
                 ]
         return []
+
+    def _tags_problems(self) -> list[str]:
+        taken = boolean(self._value(self._host, "statsd_tags_enabled"), strict=False)
+        if not taken or not self._keeps("statsd") or self._tags_enabled() or not self._inventory.hosts("graphite_web", self._host):
+            return []
+        return [
+            f"statsd_tags_enabled of {self._host} is true, but graphite_web_tags_enabled is not: graphite-web would not find a series by"
+            " its tags. Set graphite_web_tags_enabled alone, to true; the playbooks pass it to StatsD and carbon."
+        ]
 
     def _shares_carbon(self, other: str) -> bool:
         receivers = [view.target(COMPONENTS["statsd"])["host"] for view in (self, HostView(self._inventory, other))]

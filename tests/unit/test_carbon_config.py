@@ -15,6 +15,7 @@ GOOD = {
     "expected_series": {},
     "storage_aggregations": [],
     "settings": {},
+    "tags_url": "",
     "prune": {},
 }
 

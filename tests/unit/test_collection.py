@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
-from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems
+from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems, stack_topology
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import StorageRules
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
 
@@ -163,12 +163,12 @@ def test_some_examples_are_found():
 
 def test_the_legacy_namespace_needs_the_whole_example():
     (config,) = [block for block in yaml_blocks(Path("docs/adopt.md")) if "statsd_config" in block]
-    # Nothing but the rules for stats_counts differs from the defaults.
-    for name in ("carbon_cache_storage_schemas", "carbon_cache_storage_aggregations"):
-        assert [rule for rule in config[name] if rule["name"] != "stats_counts"] == OPTIONS[name]["default"]
+    # Nothing but the rule for stats_counts differs from the default.
+    name = "carbon_cache_storage_schemas"
+    assert [rule for rule in config[name] if rule["name"] != "stats_counts"] == OPTIONS[name]["default"]
     alone = {"statsd_config": config["statsd_config"]}
     assert any("stats_counts" in problem for problem in stack_problems({"all": ["host"]}, {"host": alone}, "host"))
-    rules = StorageRules(config["carbon_cache_storage_schemas"], config["carbon_cache_storage_aggregations"])
+    rules = StorageRules(config[name], stack_topology({"all": ["host"]}, {"host": config}, "host")["carbon"]["storage_aggregations"])
     shape = rules.shape(statsd_series(config["statsd_config"], "requests")["counter"])
     assert (shape.rule, shape.archives[0].seconds_per_point, shape.xfilesfactor, shape.aggregation_method) == ("stats_counts", 10, 0, "sum")
 

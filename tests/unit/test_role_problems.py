@@ -101,5 +101,5 @@ def test_ports_addresses_names_and_counts(check, good, bad):
 )
 def test_statsd_is_asked_where_it_listens(servers, refused):
     variables = {"port": 8125, "management_port": 8126, "graphite_port": 2003, "address": "127.0.0.1", "management_address": "127.0.0.1"}
-    variables.update(flush_interval=10000, receive_buffer_bytes=0, config={} if servers is None else {"servers": servers})
+    variables.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=0, config={} if servers is None else {"servers": servers})
     assert [problem.partition(",")[0] for problem in role_problems(variables, "statsd")] == ["statsd_config has servers"] * refused

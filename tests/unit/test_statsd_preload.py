@@ -166,6 +166,19 @@ def test_deltas_of_an_idle_gauge_have_their_base_until_its_lifetime_ends(statsd,
     assert levels() == expected
 
 
+def test_packets_are_repeated_as_they_were_taken(statsd):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(10)
+        address = [{"host": "127.0.0.1", "port": other.getsockname()[1]}]
+        one = statsd(backends=["./backends/repeater"], repeater=address)
+        one.send("good:1|c\ngood:2|c")
+        assert other.recv(1000) == b"good:1|c\ngood:2|c"
+        one.send("good:3|c\r\nbad:1|c|@0")
+        assert other.recv(1000) == b"good:3|c\nrefused:|refused"
+        assert one.counts("good", 6)
+
+
 def test_members_of_sets_are_counted(statsd, flushed, graphite_settings):
     port, sent = flushed
     one = statsd(**graphite_settings(port, deleteIdleStats=True))

@@ -319,3 +319,21 @@ def test_carbonlink_keeps_the_order_of_the_instances():
     instances = [{"name": "b", "cache_query_port": 7102}, {"name": "a", "cache_query_port": 7002}]
     assert carbonlink_hosts(instances) == ["127.0.0.1:7102:b", "127.0.0.1:7002:a"]
     assert carbonlink_hosts(instances, "::1") == ["[::1]:7102:b", "[::1]:7002:a"]
+
+
+def test_one_switch_turns_tags_on_on_the_whole_way():
+    split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
+    web = {"graphite_web_tags_enabled": True, "graphite_web_port": 8080, "ansible_host": "10.0.0.5"}
+    variables = {"c1": {**web, "carbon_cache_bind_address": "10.0.0.5"}}
+    assert topology("s1", split, **variables)["statsd"]["tags_enabled"]
+    assert topology("c1", split, **variables)["carbon"]["tags_url"] == "http://127.0.0.1:8080"
+    assert topology("c2", split, **variables)["carbon"]["tags_url"] == "http://10.0.0.5:8080"
+    variables["c1"]["graphite_web_tags_enabled"] = False
+    assert not topology("s1", split, **variables)["statsd"]["tags_enabled"]
+    assert topology("c1", split, **variables)["carbon"]["tags_url"] == ""
+
+
+def test_tags_that_only_statsd_knows_are_refused():
+    (problem,) = problems("s1", SPLIT, s1={"statsd_tags_enabled": True}, **OPEN)
+    assert problem.startswith("statsd_tags_enabled of s1 is true, but graphite_web_tags_enabled is not")
+    assert problems("s1", SPLIT, s1={"statsd_tags_enabled": True}, c1={**OPEN["c1"], "graphite_web_tags_enabled": True}) == []

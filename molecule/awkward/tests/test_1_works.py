@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from conftest import values
 
 WHISPER = "/srv/graphite/whisper"
 
@@ -28,6 +29,16 @@ def log():
 
 def test_a_packet_comes_back_as_a_value_on_port_8080(counter_comes_back):
     counter_comes_back("awkward.works")
+
+
+def test_tags_find_what_was_sent_with_tags(statsd_send, render, wait_until):
+    """The switch is on in the inventory."""
+    statsd_send("awkward.orders:3|c|#env:prod,region:eu\nawkward.orders:4|c|#env:test", "awkward.orders:5|c|#region:eu,env:prod")
+    target = "seriesByTag('name=stats.counters.awkward.orders.count', 'env=prod')"
+    series = wait_until(lambda: render(f"removeEmptySeries({target})"), timeout=40, message="no series has the tags")
+    (found,) = series
+    assert found["tags"] == {"name": "stats.counters.awkward.orders.count", "env": "prod", "region": "eu"}
+    assert sum(values(found)) == 8
 
 
 def test_nginx_still_answers_on_port_80(host, address):

@@ -81,6 +81,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
+        *_tags_problems(variables["tags_url"]),
         *_port_problems(variables["instances"], variables["settings"]),
         *_receiver_problems(variables["settings"], variables["instances"]),
         *_prune_problems(variables["prune"], whisper_directory),
@@ -111,6 +112,12 @@ def _settings_problems(settings: dict) -> list[str]:
         if not re.match(r"[A-Z][A-Z0-9_]*\Z", name) or isinstance(value, (dict, list)) or "\n" in str(value):
             problems.append(f"carbon_cache_settings has {name}: {value}; give an upper-case name and a value on one line.")
     return problems
+
+
+def _tags_problems(url: object) -> list[str]:
+    if not url or re.match(r"https?://[^\s/]+(/\S*)?\Z", str(url)):
+        return []
+    return [f"carbon_cache_tags_url is '{url}'; give the URL of graphite-web, such as http://127.0.0.1:80, or an empty text for no tags."]
 
 
 def _port_problems(instances: list[dict], settings: dict) -> list[str]:

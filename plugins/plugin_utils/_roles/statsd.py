@@ -44,6 +44,8 @@ def statsd_problems(variables: dict) -> list[str]:
         problems.append(
             f"statsd_receive_buffer_bytes is {variables['receive_buffer_bytes']}; give a number of bytes, or 0 for the kernel's default."
         )
+    if not re.match(r"\d+\Z", str(variables["gauge_lifetime"])):
+        problems.append(f"statsd_gauge_lifetime is {variables['gauge_lifetime']}; give a number of seconds, or 0 to forget idle gauges.")
     problems += [
         f"statsd_config has {name}, which {variable} decides; set it there."
         for name, variable in OWNED_SETTINGS.items()

@@ -12,13 +12,13 @@
 const LONGEST_NODE = 251;
 const LONGEST_NAME = 3500;
 
-// Most lines are plain, and no longer than a node may be; the others are looked at piece by piece.
-const PLAIN_LINE = new RegExp(
-  `(?:(?!(?:${Object.getOwnPropertyNames(Object.prototype).join('|')}):)[\\w-]+(?:\\.[\\w-]+)*:` +
-    '(?:\\d+(?:\\.\\d+)?\\|(?:ms|[cg])|[+-]\\d+(?:\\.\\d+)?\\|c|[a-zA-Z0-9][^|:\\r\\n]*\\|s)' +
-    '(?:\\|@(?:0?\\.\\d*[1-9]0*|1(?:\\.0+)?))?)?(?:\\n|$)',
-  'y'
-);
+// Most packets are plain, and their lines no longer than a node may be; the others are looked at piece by piece. A name with a dot is
+// none of the words of JavaScript.
+const PLAIN_LINE =
+  `(?:[\\w-]+(?:\\.[\\w-]+)+|(?!(?:${Object.getOwnPropertyNames(Object.prototype).join('|')}):)[\\w-]+):` +
+  '(?:\\d+(?:\\.\\d+)?\\|(?:ms|[cg])|[+-]\\d+(?:\\.\\d+)?\\|c|[a-zA-Z0-9][^|:\\r\\n]*\\|s)' +
+  '(?:\\|@(?:0?\\.\\d*[1-9]0*|1(?:\\.0+)?))?';
+const PLAIN_PACKET = new RegExp(`^${PLAIN_LINE}(?:\\n${PLAIN_LINE})*\\n?$`);
 
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 const TYPES = ['c', 'g', 'ms', 's'];
@@ -171,40 +171,45 @@ function canonicalLine(line, { tagsEnabled, gaugeBase }) {
   return `${key}:${canonical.join(':')}`;
 }
 
+function isPlain(text) {
+  // The limit is far above a packet's, and keeps what a stream brings at once from exhausting the stack of the expression.
+  if (text.length > 65536 || !PLAIN_PACKET.test(text)) {
+    return false;
+  }
+  let begin = 0;
+  while (text.length - begin > LONGEST_NODE) {
+    const end = text.indexOf('\n', begin);
+    if (end < 0 || end - begin > LONGEST_NODE) {
+      return false;
+    }
+    begin = end + 1;
+  }
+  return true;
+}
+
 // Returns the text of a packet with each line as StatsD understands it: the text itself, if that is so already.
 //
 //   refusal(error)   returns what takes the place of a line; error.what names the part that is wrong
 //   tagsEnabled      whether lines with tags are taken
 //   gaugeBase(key)   returns the value that a delta is added to, if StatsD does not know it any more
 function canonicalText(text, refusal, options) {
-  let result = '';
-  let copied = 0;
-  let begin = 0;
-  while (begin < text.length) {
-    PLAIN_LINE.lastIndex = begin;
-    if (PLAIN_LINE.test(text) && PLAIN_LINE.lastIndex - begin <= LONGEST_NODE) {
-      begin = PLAIN_LINE.lastIndex;
-      continue;
-    }
-    const newline = text.indexOf('\n', begin);
-    const end = newline < 0 ? text.length : newline;
-    const line = text.slice(begin, end);
-    let canonical;
-    try {
-      canonical = canonicalLine(line, options);
-    } catch (error) {
-      if (!(error instanceof Refused)) {
-        throw error;
-      }
-      canonical = refusal(error);
-    }
-    if (canonical !== line) {
-      result += text.slice(copied, begin) + canonical;
-      copied = end;
-    }
-    begin = end + 1;
+  if (isPlain(text)) {
+    return text;
   }
-  return copied === 0 && result === '' ? text : result + text.slice(copied);
+  const lines = text.split('\n').map((line) => {
+    if (isPlain(line)) {
+      return line;
+    }
+    try {
+      return canonicalLine(line, options);
+    } catch (error) {
+      if (error instanceof Refused) {
+        return refusal(error);
+      }
+      throw error;
+    }
+  });
+  return lines.join('\n');
 }
 
 module.exports = { canonicalText, sanitized };

@@ -76,18 +76,18 @@ function rememberGauges(flushed) {
   }
 }
 
+// Backends that repeat packets need them as buffers; StatsD itself decodes a buffer once more.
+let packetsAreRepeated = false;
+
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
     const canonical = canonicalText(text, refusal, { tagsEnabled: TAGS_ENABLED, gaugeBase });
-    if (typeof packet === 'string') {
+    if (!packetsAreRepeated) {
       handlePacket(canonical, sender);
-      return;
+    } else {
+      handlePacket(canonical === text ? packet : Buffer.from(canonical), sender);
     }
-    // Backends that repeat packets need a buffer; StatsD itself need not decode the buffer again.
-    const checked = canonical === text ? packet : Buffer.from(canonical);
-    checked.toString = () => canonical;
-    handlePacket(checked, sender);
   };
 }
 
@@ -174,6 +174,7 @@ function guardedBackend(backend) {
         const guardedEvents = Object.create(events, {
           on: {
             value(name, listener) {
+              packetsAreRepeated = packetsAreRepeated || name === 'packet';
               events.on(name, name !== 'flush' ? listener : (timestamp, metrics) => {
                 deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
                 deleteNonFinite(metrics.gauges);
