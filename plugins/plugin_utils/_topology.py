@@ -240,7 +240,7 @@ class HostView:
                 self._value(host, "carbon_cache_instances")[0]["line_receiver_port"],
             )
         address = self._reach(host, bind)
-        own_host, own_port = (self._own(name) for name in component.target or ())
+        own_host, own_port = (self._own(name) for name in component.target) if component.target else (None, None)
         if own_host is not None and not (own_host == "localhost" and host == self._host):
             # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where no process may listen.
             address = own_host
@@ -315,13 +315,20 @@ class HostView:
 
     def _sending_configs(self, host: str) -> list[dict]:
         """Return the configuration of each StatsD that sends to the carbon of ``host``, or else StatsD's defaults."""
-        statsd = COMPONENTS["statsd"]
         senders = [
             other
             for other in self._inventory.hosts("statsd", host)
-            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other).target(statsd)["host"] == host
+            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd() == host
         ]
         return [self._value(sender, "statsd_config") for sender in senders] or [{}]
+
+    def _carbon_of_statsd(self) -> str:
+        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them."""
+        view, component = self, COMPONENTS["statsd"]
+        while component.name != "carbon":
+            target = view.target(component)
+            view, component = HostView(self._inventory, target["host"]), COMPONENTS[target["component"]]
+        return view._host
 
     def warnings(self) -> list[str]:
         """Return one message for each value that works, and makes graphs that are not true."""
@@ -506,8 +513,7 @@ class HostView:
         ]
 
     def _shares_carbon(self, other: str) -> bool:
-        receivers = [view.target(COMPONENTS["statsd"])["host"] for view in (self, HostView(self._inventory, other))]
-        return receivers[0] == receivers[1]
+        return HostView(self._inventory, other)._carbon_of_statsd() == self._carbon_of_statsd()
 
     def _data_problems(self) -> list[str]:
         carbon = self._inventory.nearest("carbon", self._host)

@@ -8,9 +8,12 @@ import pytest
 from ansible_collections.metricstack.graphite.plugins.filter.stack import _defaults
 from ansible_collections.metricstack.graphite.plugins.plugin_utils import _topology
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._topology import (
+    CHAIN,
     COMPONENTS,
+    Component,
     HostView,
     Inventory,
+    Socket,
     TopologyError,
     carbonlink_hosts,
     hosts_of,
@@ -319,6 +322,18 @@ def test_carbonlink_keeps_the_order_of_the_instances():
     instances = [{"name": "b", "cache_query_port": 7102}, {"name": "a", "cache_query_port": 7002}]
     assert carbonlink_hosts(instances) == ["127.0.0.1:7102:b", "127.0.0.1:7002:a"]
     assert carbonlink_hosts(instances, "::1") == ["[::1]:7102:b", "[::1]:7002:a"]
+
+
+def test_rules_follow_from_statsd_also_with_a_component_between(monkeypatch):
+    relay = Component("relay", ("relay",), (Socket("tcp", "relay_address", "relay_port"),))
+    chain = (*CHAIN[:-1], relay, CHAIN[-1])
+    monkeypatch.setattr(_topology, "CHAIN", chain)
+    monkeypatch.setattr(_topology, "COMPONENTS", {component.name: component for component in (*chain, *COMPONENTS.values())})
+    variables = {"s1": {"statsd_config": {"prefixStats": "own", "graphite": {"globalPrefix": "shop"}}}, "r1": {"relay_address": "10.0.0.7"}}
+    split = {"statsd": ["s1"], "relay": ["r1"], "carbon": ["c1"], "graphite_web": ["c1"]}
+    assert topology("s1", split, **variables)["sends_to"]["statsd"]["host"] == "r1"
+    rules = topology("c1", split, **variables)["carbon"]["storage_aggregations"]
+    assert any(rule["pattern"].startswith(r"^shop\.gauges\.") for rule in rules)
 
 
 def test_one_switch_turns_tags_on_on_the_whole_way():
