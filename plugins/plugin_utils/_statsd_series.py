@@ -26,15 +26,15 @@ _TIMER_PARTS = {
 _FACTORS = {"sum": 0, "last": 0, "min": 0.1, "max": 0.1, "average": 0.3}
 # For series that StatsD has not written: what their last word says, as in the rules that come with carbon.
 _GENERAL_RULES = (
-    ("min", r"\.(lower|min)(_\d+)?$", "min"),
-    ("max", r"\.(upper|max)(_\d+)?$", "max"),
-    ("sum", r"\.(count|sum|sum_squares)(_\d+)?$", "sum"),
+    ("min", r"^[^;]*\.(lower|min)(_\d+)?(;|$)", "min"),
+    ("max", r"^[^;]*\.(upper|max)(_\d+)?(;|$)", "max"),
+    ("sum", r"^[^;]*\.(count|sum|sum_squares)(_\d+)?(;|$)", "sum"),
     ("default", ".*", "average"),
 )
 
 
 class Series(NamedTuple):
-    """A series, what it holds, and the methods that roll it up without a lie; the first one is the best."""
+    """A series, what it holds, and the methods that roll it up correctly; the first one is the best."""
 
     name: str
     kind: str
@@ -91,11 +91,13 @@ class Names:
         yield Series(self.of("Gauge", name), "a gauge", ("last", *average))
         yield Series(self.of("Set", name, "count"), "the size of a set", ("sum", "max", "average", "last"))
         yield Series(self.rate(name), "a rate", average)
-        timers: dict[str, tuple[str, ...]] = {"count": ("sum",), "sum": ("sum",), "lower": ("min", "absmin"), "upper": ("max", "absmax")}
+        timers: dict[str, tuple[str, ...]] = {"lower": ("min", "absmin"), "upper": ("max", "absmax")}
+        timers.update(dict.fromkeys(("count", "sum", "sum_squares"), ("sum",)))
         timers.update(mean=average, median=average, std=average, count_ps=average)
         for threshold in self.thresholds():
             extreme = ("lower", "min") if threshold.startswith("top") else ("upper", "max")
-            timers.update({f"count_{threshold}": ("sum",), f"sum_{threshold}": ("sum",), f"mean_{threshold}": average})
+            timers.update({f"{key}_{threshold}": ("sum",) for key in ("count", "sum", "sum_squares")})
+            timers[f"mean_{threshold}"] = average
             timers[f"{extreme[0]}_{threshold}"] = (extreme[1], f"abs{extreme[1]}")
         for histogram in self._config.get("histogram") or []:
             timers.update({f"histogram.bin_{_in_name(limit)}": ("sum",) for limit in histogram.get("bins") or []})
@@ -104,20 +106,25 @@ class Names:
         yield from (Series(series, kind, methods) for series, kind, methods in found if series)
 
     def rules(self) -> list[tuple[str, str, str]]:
-        """Return the name, the pattern and the method of each rule."""
+        """Return the name, the pattern and the method of each rule; none for a kind of metrics that has no namespace of its own."""
         end = re.escape(self._suffix) + "(;|$)"
-        rules = [("gauges", self._below("Gauge"), "last"), ("sets", self._below("Set") + rf".*\.count{end}", "sum")]
-        rules += [(name, self._below("Timer") + rf".*\.{part}{end}", method) for name, (method, part) in _TIMER_PARTS.items()]
-        rules.append(("timers", self._below("Timer"), "average"))
-        rules.append(("counters", r"^stats_counts\." if self._legacy else self._below("Counter") + rf".*\.count{end}", "sum"))
-        rules.append(("counter_rates", self._below("Counter") + (r"(?!(timers|gauges|sets)\.)" if self._legacy else ""), "average"))
-        return rules
+        rules = [("gauges", "Gauge", "", "last"), ("sets", "Set", rf"[^;]*\.count{end}", "sum")]
+        rules += [(name, "Timer", rf"[^;]*\.{part}{end}", method) for name, (method, part) in _TIMER_PARTS.items()]
+        rules.append(("timers", "Timer", "", "average"))
+        if not self._legacy:
+            rules += [("counters", "Counter", rf"[^;]*\.count{end}", "sum"), ("counter_rates", "Counter", "", "average")]
+        else:
+            rules.append(("counter_rates", "Counter", r"(?!(timers|gauges|sets)\.)", "average"))
+        found = [(name, self._below(kind) + rest, method) for name, kind, rest, method in rules if self.namespace(kind)]
+        return [("counters", r"^stats_counts\.", "sum"), *found] if self._legacy else found
 
     def _below(self, kind: str) -> str:
         return "^" + "".join(re.escape(node) + r"\." for node in self.namespace(kind))
 
     def _join(self, *parts: str) -> str:
-        return ".".join(part for part in parts if part) + self._suffix
+        """Return the name of a series; the tags of a metric come last."""
+        names, tags = zip(*(part.partition(";")[::2] for part in parts))
+        return ".".join(filter(None, names)) + self._suffix + "".join(f";{tag}" for tag in tags if tag)
 
 
 def _in_name(number: object) -> str:
@@ -132,10 +139,8 @@ def aggregation_rules(configs: list[dict]) -> list[dict]:
     The type of a metric decides, rather than the last word of its name: a gauge ``requests.count`` is no count.
     """
     found = [rule for config in configs for rule in Names(config).rules()]
-    # Without a namespace, a pattern would take what StatsD has not written.
-    found = [rule for rule in found if rule[1] != "^"]
     # A namespace within another one comes first, and in each what is left over comes last.
-    found.sort(key=lambda rule: (-re.split(r"\(|\.\*", rule[1])[0].count(r"\."), rule[0] in ("gauges", "timers", "counter_rates")))
+    found.sort(key=lambda rule: (-re.split(r"\(|\[", rule[1])[0].count(r"\."), rule[0] in ("gauges", "timers", "counter_rates")))
     rules: dict[str, dict] = {}
     for name, pattern, method in [*found, *_GENERAL_RULES]:
         if pattern not in rules:
@@ -149,18 +154,22 @@ def aggregation_rules(configs: list[dict]) -> list[dict]:
     return list(rules.values())
 
 
-def aggregation_warnings(variable: str, rules: list[dict], config: dict) -> list[str]:
-    """Return one sentence for each rule of ``variable`` that rolls up what StatsD writes under ``config`` to something untrue."""
+def aggregation_warnings(variable: str, rules: list[dict], config: dict, tags: bool = False) -> list[str]:
+    """Return one sentence for each rule of ``variable`` that rolls up what StatsD writes under ``config`` to something untrue.
+
+    ``tags`` says whether series have tags.
+    """
     warnings: dict[tuple[int, str], str] = {}
     right = aggregation_rules([config])
     order = [rule["name"] for rule in right]
     # Words that a rule by the last word of a name takes for something else.
-    for metric in ("requests", "requests.count", "requests.min", "requests.max"):
+    metrics = ["requests", "requests.count", "requests.min", "requests.max", *["requests;env=a.count"] * tags]
+    for metric in metrics:
         for series in Names(config).samples(metric):
             rule = first_match(rules, series.name)
             method = (rule or {}).get("aggregation_method") or "average"
-            if method not in series.methods:
-                better = first_match(right, series.name) or right[-1]
+            better = first_match(right, series.name) or right[-1]
+            if method not in series.methods and better["aggregation_method"] in series.methods:
                 name = f"rule '{rule['name']}'" if rule else "carbon's own rule for what no rule matches"
                 warnings.setdefault(
                     (order.index(better["name"]), name),

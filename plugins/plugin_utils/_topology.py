@@ -272,9 +272,7 @@ class HostView:
             "receives_udp": _receives_udp(self._value(host, "statsd_config")),
             "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
             "config": self._value(host, "statsd_config"),
-            "tags_enabled": self._tags_enabled()
-            if self._inventory.own(host, "statsd_tags_enabled") is None
-            else self._value(host, "statsd_tags_enabled"),
+            "tags_enabled": HostView(self._inventory, host)._takes_tags(),
         }
 
     def _carbon(self) -> dict:
@@ -309,6 +307,10 @@ class HostView:
             return ""
         return self._local_url(web) if web == host else self._public_url(web)
 
+    def _takes_tags(self) -> bool:
+        own = self._own("statsd_tags_enabled")
+        return self._tags_enabled() if own is None else boolean(own, strict=False)
+
     def _tags_enabled(self) -> bool:
         web = self._inventory.nearest("graphite_web", self._host)
         return boolean(self._value(web, "graphite_web_tags_enabled"), strict=False) and self._inventory.keeps(web, "graphite_web")
@@ -318,17 +320,34 @@ class HostView:
         senders = [
             other
             for other in self._inventory.hosts("statsd", host)
-            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd() == host
+            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd() in (host, None)
         ]
         return [self._value(sender, "statsd_config") for sender in senders] or [{}]
 
-    def _carbon_of_statsd(self) -> str:
-        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them."""
+    def _carbon_of_statsd(self) -> str | None:
+        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them.
+
+        ``None`` if StatsD sends to an address that is none of the inventory's, such as that of a load balancer.
+        """
         view, component = self, COMPONENTS["statsd"]
         while component.name != "carbon":
             target = view.target(component)
-            view, component = HostView(self._inventory, target["host"]), COMPONENTS[target["component"]]
+            receiver = COMPONENTS[target["component"]]
+            own = view._own(component.target[0]) if component.target else None
+            host = target["host"] if own is None else view._host_at(str(own), receiver)
+            if host is None:
+                return None
+            view, component = HostView(self._inventory, host), receiver
         return view._host
+
+    def _host_at(self, address: str, receiver: Component) -> str | None:
+        """Return the host of ``receiver`` that has an address as this host sees it."""
+        hosts = self._inventory.hosts(receiver.name, self._host)
+        if address == "localhost" or _is_loopback(address):
+            return self._host if self._host in hosts else None
+        bind = receiver.sockets[0].address if receiver.sockets else "carbon_cache_bind_address"
+        known = {host: (host, self._inventory.public_address(host), str(self._value(host, bind))) for host in hosts}
+        return next((host for host, addresses in known.items() if address in addresses), hosts[0] if len(hosts) == 1 else None)
 
     def warnings(self) -> list[str]:
         """Return one message for each value that works, and makes graphs that are not true."""
@@ -338,7 +357,7 @@ class HostView:
         found = [
             f"{warning} On {self._host}."
             for config in self._sending_configs(self._host)
-            for warning in aggregation_warnings("carbon_cache_storage_aggregations", rules, config)
+            for warning in aggregation_warnings("carbon_cache_storage_aggregations", rules, config, self._tags_enabled())
         ]
         return list(dict.fromkeys(found))
 
@@ -513,7 +532,8 @@ class HostView:
         ]
 
     def _shares_carbon(self, other: str) -> bool:
-        return HostView(self._inventory, other)._carbon_of_statsd() == self._carbon_of_statsd()
+        carbons = (self._carbon_of_statsd(), HostView(self._inventory, other)._carbon_of_statsd())
+        return carbons[0] == carbons[1] or None in carbons
 
     def _data_problems(self) -> list[str]:
         carbon = self._inventory.nearest("carbon", self._host)

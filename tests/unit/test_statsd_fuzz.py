@@ -148,14 +148,16 @@ def test_ten_thousand_lines_mean_what_the_documentation_says(statsd, flushed, gr
         rate = chance.choice([None, None, "0.1", "0.50", "1", "2.5e-01"]) if kind in ("c", "ms") else None
         lines.append(f"{kind}.{name}:{sign}{number}|{kind}" + (f"|@{rate}" if rate else ""))
         model.take(f"{kind}.{name}", sign + number, kind, float(rate or 1))
-    one = statsd("tcp", **graphite_settings(port, flushInterval=3000))
+    one = statsd("tcp", **graphite_settings(port, flushInterval=6000))
+    deadline = time.monotonic() + 30
     while not sent:  # a flush, before the next of which there is time
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     sent.clear()
     with socket.create_connection(("127.0.0.1", one.port)) as stream:
         stream.sendall("".join(f"{line}\n" for line in lines).encode())
-    expected = model.series(3, 90)
-    deadline = time.monotonic() + 15
+    expected = model.series(6, 90)
+    deadline = time.monotonic() + 30
     while not {name for name, *_rest in sent} >= set(expected):
         assert time.monotonic() < deadline, f"seed {SEED}: {sorted(set(expected) - {name for name, *_rest in sent})[:9]}"
         time.sleep(0.1)

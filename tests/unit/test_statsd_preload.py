@@ -71,6 +71,8 @@ BAD_LINES = {
     f"{'m.' * 1800}m:1|c": "name",
     "m:1|c|#env:prod": "tags",
     "m;env=prod:1|c": "tags",
+    "m|#env:1|c": "name",
+    "m:http://x|s": "type",
 }
 
 
@@ -141,6 +143,84 @@ def test_nothing_infinite_reaches_graphite(statsd, flushed, graphite_settings):
     assert 'Not sent: "sum" is Infinity a second' in one.log.read_text()
 
 
+def test_no_sender_fills_the_log(statsd):
+    one = statsd()
+    one.send(*(f"m:1.{number}.0|c" for number in range(150)), "m:1|nonsense")
+    assert one.counts("statsd.bad_lines_seen", 151)
+    log = one.log.read_text()
+    assert len(re.findall(r"refused_value: \"1\.\d+\.0\" is not a number", log)) == 100
+    assert log.count("refused_value: more than 100 reasons") == 1
+    assert log.count("refused_type") == 1
+
+
+TAGGED = {
+    "m:1|c|#env:prod,b:x": "m;b=x;env=prod",
+    "m:2|c|#b:x,env:prod": "m;b=x;env=prod",
+    "m;env=prod:4|c|#b:x|c:in-1": "m;b=x;env=prod",
+    "m:8|c|#url:http://x y": "m;url=http--x_y",
+    "m:16|c|#": "m",
+}
+BAD_TAGS = ["prod", "env:", ":prod", "name:x", "env:a,env:b", "größe:1", "env:größe", f"env:{'v' * 4000}"]
+
+
+def test_tags_have_one_order_and_those_that_graphite_does_not_know_are_bad_lines(statsd, monkeypatch):
+    monkeypatch.setenv("STATSD_TAGS", "1")
+    one = statsd()
+    one.send(*TAGGED, *(f"bad:1|c|#{tag}" for tag in BAD_TAGS), "m;x:1|c", "m;:1|c")
+    assert one.counts("statsd.bad_lines_seen", len(BAD_TAGS) + 2)
+    counted = {name: value for name, value in one.metrics("counters").items() if not name.startswith("statsd.")}
+    assert counted == {"m;b=x;env=prod": 7, "m;url=http--x_y": 8, "m": 16}
+
+
+def once_idle(sent, name):
+    """Wait until a gauge has been sent, and is not sent any more."""
+    deadline = time.monotonic() + 15
+    while not any(series == name for series, *_rest in sent):
+        assert time.monotonic() < deadline, sent
+        time.sleep(0.1)
+    time.sleep(2.5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "level"),
+    [
+        ("level:0|g\nlevel:-10|g", -10),  # how a gauge becomes negative, says StatsD
+        ("level:5|g:+1|g", 6),
+        ("level:+1|g\nother:+1|g\nlevel:+1|g", 44),
+        ("level:+1|g\nlevel:7|g", 7),
+    ],
+)
+def test_lines_of_one_packet_change_an_idle_gauge_one_after_the_other(statsd, flushed, graphite_settings, monkeypatch, lines, level):
+    monkeypatch.setenv("STATSD_GAUGE_LIFETIME", "60")
+    port, sent = flushed
+    one = statsd(**graphite_settings(port, deleteIdleStats=True))
+    one.send("level:42|g")
+    once_idle(sent, "stats.gauges.level")
+    one.send(lines)
+    once_idle(sent, "stats.gauges.other") if "other" in lines else time.sleep(2.5)
+    assert [float(value) for name, value, _timestamp in sent if name == "stats.gauges.level"][1:] == [level]
+
+
+@pytest.mark.parametrize("settings", [{"deleteIdleStats": True}, {"deleteIdleStats": False}])
+def test_a_gauge_that_the_management_interface_deletes_is_forgotten(statsd, flushed, graphite_settings, monkeypatch, settings):
+    monkeypatch.setenv("STATSD_GAUGE_LIFETIME", "60")
+    port, sent = flushed
+    one = statsd(**graphite_settings(port, keyNameSanitize=False, **settings))
+    one.send("open files:10|g", "door.a:10|g", "stays!:10|g")
+    once_idle(sent, "stats.gauges.stays")
+    one.ask("delgauges door.*")
+    with socket.create_connection(("127.0.0.1", one.management_port)) as management:
+        management.sendall(b"delgauges open files")  # "open" and "files", which are none
+    one.send("open files:+1|g", "door.a:+1|g", "stays!:+1|g")
+    deadline = time.monotonic() + 15
+    while not any(value == "11" for _name, value, _timestamp in sent):
+        assert time.monotonic() < deadline, sent
+        time.sleep(0.1)
+    time.sleep(0.5)
+    last = {name: value for name, value, _timestamp in sent}
+    assert [last[f"stats.gauges.{name}"] for name in ("open_files", "door.a", "stays")] == ["11", "1", "11"]
+
+
 @pytest.mark.parametrize(("lifetime", "level"), [("60", [13, -2]), ("1", [3, -15])])
 def test_deltas_of_an_idle_gauge_have_their_base_until_its_lifetime_ends(statsd, flushed, graphite_settings, monkeypatch, lifetime, level):
     monkeypatch.setenv("STATSD_GAUGE_LIFETIME", lifetime)
@@ -177,6 +257,10 @@ def test_packets_are_repeated_as_they_were_taken(statsd):
         one.send("good:3|c\r\nbad:1|c|@0")
         assert other.recv(1000) == b"good:3|c\nrefused:|refused"
         assert one.counts("good", 6)
+        two = statsd("tcp", backends=["./backends/repeater"], repeater=address)
+        with socket.create_connection(("127.0.0.1", two.port)) as stream:
+            stream.sendall("users:größe|s\n".encode())
+            assert other.recv(1000).decode() == "users:größe|s\n"
 
 
 def test_members_of_sets_are_counted(statsd, flushed, graphite_settings):

@@ -54,7 +54,16 @@ console.log(JSON.stringify(configs.map((config) => {
     lines.filter(([name]) => !own.has(name)).map(([name, value]) => [kind, name, Number(value)]));
 })));
 """
-METRICS = ["requests", "requests.count", "requests.upper", "requests.max", "requests.min", "a.rate", "sum_90;env=prod"]
+METRICS = [
+    "requests",
+    "requests.count",
+    "requests.upper",
+    "requests.max",
+    "requests.min",
+    "a.rate",
+    "sum_90;env=prod",
+    "rpc;a=x.lower;method=orders.count",
+]
 CONFIGS = [
     {"percentThreshold": percent, "histogram": histogram, "flush_counts": counts, "graphite": graphite}
     for percent, histogram, counts, graphite in itertools.product(
@@ -106,14 +115,31 @@ def test_every_series_is_rolled_up_as_statsd_asks_for(flushed, number):
 
 @pytest.mark.parametrize("number", range(len(CONFIGS)))
 def test_every_name_is_known(flushed, number):
-    known = {series.name for metric in METRICS if ";" not in metric for series in Names(CONFIGS[number]).samples(metric)}
-    sent = {name for _kind, name, _value in flushed[number] if ";" not in name}
-    # The sums of squares are rolled up like the sums.
-    assert known == {name for name in sent if "sum_squares" not in name}
+    known = {series.name for metric in METRICS for series in Names(CONFIGS[number]).samples(metric)}
+    assert known == {name for _kind, name, _value in flushed[number]}
 
 
 def test_the_default_is_for_the_default_configuration():
     assert _defaults()["carbon_cache_storage_aggregations"] == aggregation_rules([{}])
+
+
+def test_tags_of_other_senders_do_not_decide():
+    rules = aggregation_rules([{}])
+    methods = {name: first_match(rules, name)["aggregation_method"] for name in ("jobs.count;host=a", "jobs.rate;of=orders.count", "a.max")}
+    assert methods == {"jobs.count;host=a": "sum", "jobs.rate;of=orders.count": "average", "a.max": "max"}
+
+
+def test_rules_of_ones_own_that_end_with_the_name_do_not_reach_tags():
+    rules = [{**rule, "pattern": rule["pattern"].replace("(;|$)", "$")} for rule in aggregation_rules([{}])]
+    assert aggregation_warnings("rules", rules, {}) == []
+    assert any("stats.counters.requests.count;env=a.count" in warning for warning in aggregation_warnings("rules", rules, {}, tags=True))
+
+
+def test_a_kind_without_a_namespace_of_its_own_has_no_rules():
+    config = {"graphite": {"globalPrefix": "", "prefixGauge": "", "prefixCounter": ""}}
+    rules = aggregation_rules([config])
+    assert {rule["name"] for rule in rules} & {"gauges", "counters", "counter_rates"} == set()
+    assert aggregation_warnings("rules", rules, config) == []
 
 
 def test_several_statsds_have_rules_each():

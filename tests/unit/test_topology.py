@@ -336,7 +336,22 @@ def test_rules_follow_from_statsd_also_with_a_component_between(monkeypatch):
     assert any(rule["pattern"].startswith(r"^shop\.gauges\.") for rule in rules)
 
 
-def test_one_switch_turns_tags_on_on_the_whole_way():
+def test_rules_follow_from_the_statsd_that_names_the_carbon():
+    split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
+    named = {"statsd_config": {"graphite": {"globalSuffix": "h"}}, "statsd_graphite_host": "10.0.0.6"}
+    binds = {f"c{number}": {"carbon_cache_bind_address": f"10.0.0.{number + 4}"} for number in (1, 2)}
+
+    def has_suffix(host, **statsd):
+        rules = topology(host, split, s1={**named, **statsd}, **binds)["carbon"]["storage_aggregations"]
+        return any(rule["pattern"].endswith(r"\.count\.h(;|$)") for rule in rules)
+
+    assert (has_suffix("c1"), has_suffix("c2")) == (False, True)
+    # It may lead to any of them.
+    balanced = {"statsd_graphite_host": "carbon.example.org"}
+    assert (has_suffix("c1", **balanced), has_suffix("c2", **balanced)) == (True, True)
+
+
+def test_one_switch_turns_tags_on_from_statsd_to_graphite_web():
     split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
     web = {"graphite_web_tags_enabled": True, "graphite_web_port": 8080, "ansible_host": "10.0.0.5"}
     variables = {"c1": {**web, "carbon_cache_bind_address": "10.0.0.5"}}

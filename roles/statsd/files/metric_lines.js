@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Copyright: metricstack maintainers
 //
-// Which lines StatsD 0.9.0 takes for what their senders mean. The others would end the process, store infinity, be counted as
-// something else, or fall together with another metric in one series; they are refused, with the reason.
+// Tells lines that StatsD 0.9.0 understands as their senders mean them from those that would end the process, store infinity, be
+// counted as something else, or be stored in the series of another metric. The latter are refused, with the reason.
 //
 // Sources: docs/metric_types.md and stats.js of StatsD 0.9.0; for tags and the fields behind them, DogStatsD's datagram format
 // 1.3; for what a path may be, carbon/util.py and carbon/storage.py of carbon 1.1.10.
 'use strict';
 
-// Of a file's name, without ".wsp"; and of a path, with room for the directory, StatsD's prefixes and suffixes.
+// Of a file's name, without ".wsp"; and of a path, with room for the directory, StatsD's prefixes and suffixes. Carbon hangs up on a
+// line of more than 16384 characters, and with it on all lines that follow.
 const LONGEST_NODE = 251;
-const LONGEST_NAME = 3500;
+const LONGEST_KEY = 3500;
 
 // Most packets are plain, and their lines no longer than a node may be; the others are looked at piece by piece. A name with a dot is
-// none of the words of JavaScript.
+// that of no property of all objects, such as "constructor".
 const PLAIN_LINE =
   `(?:[\\w-]+(?:\\.[\\w-]+)+|(?!(?:${Object.getOwnPropertyNames(Object.prototype).join('|')}):)[\\w-]+):` +
   '(?:\\d+(?:\\.\\d+)?\\|(?:ms|[cg])|[+-]\\d+(?:\\.\\d+)?\\|c|[a-zA-Z0-9][^|:\\r\\n]*\\|s)' +
@@ -49,29 +50,36 @@ function checkAscii(what, text) {
 
 function checkName(name) {
   checkAscii('name', name);
+  if (name.includes('|')) {
+    throw new Refused('name', `${shown(name)} has a "|" before the first colon`);
+  }
   const nodes = sanitized(name).split('.');
   if (nodes.includes('')) {
     throw new Refused('name', `${shown(name)} has an empty part; it would be stored with another metric`);
   }
   if (name in Object.prototype || sanitized(name) in Object.prototype) {
-    throw new Refused('name', `${shown(name)} is a word of JavaScript, and would end StatsD`);
+    throw new Refused('name', `${shown(name)} is the name of a property of every object in JavaScript, and would end StatsD`);
   }
-  if (name.length > LONGEST_NAME || nodes.some((node) => node.length > LONGEST_NODE)) {
+  if (name.length > LONGEST_KEY || nodes.some((node) => node.length > LONGEST_NODE)) {
     throw new Refused('name', `${shown(name)} is too long for the name of a file`);
   }
 }
 
 // Returns ";key=value" for each tag, sorted, so that one series has one name.
 function graphiteTags(tags) {
-  const sorted = tags.map((tag) => {
+  const values = new Map();
+  for (const tag of tags) {
     checkAscii('tags', tag);
     const [, key, value] = /^([^=]*)=(.*)$/s.exec(sanitized(tag)) || [];
     if (!key || !value || key === 'name' || value.includes(';')) {
       throw new Refused('tags', `${shown(tag)} is not a tag of Graphite; write KEY:VALUE, with a key other than "name"`);
     }
-    return `;${key}=${value}`;
-  });
-  return sorted.sort().join('');
+    if (values.has(key)) {
+      throw new Refused('tags', `${shown(key)} is the key of two tags; Graphite would keep one of them`);
+    }
+    values.set(key, value);
+  }
+  return [...values].map(([key, value]) => `;${key}=${value}`).sort().join('');
 }
 
 // Returns the decimal notation: StatsD reads the digits before "e" and no more.
@@ -145,7 +153,7 @@ function halves(text) {
 }
 
 // Returns the line as StatsD understands it. Throws Refused.
-function canonicalLine(line, { tagsEnabled, gaugeBase }) {
+function canonicalLine(line, { tagsEnabled, gauges }) {
   const text = line.replace(/\r$/, '');
   if (text === '') {
     return '';
@@ -164,9 +172,11 @@ function canonicalLine(line, { tagsEnabled, gaugeBase }) {
     throw new Refused('tags', `${shown(text)} has tags, and tags are off; graphite-web would not find the series`);
   }
   const key = name + graphiteTags(tags);
+  if (key.length > LONGEST_KEY) {
+    throw new Refused('tags', `${shown(text)} has more than ${LONGEST_KEY} characters before its value`);
+  }
   const canonical = valuesOf([values, ...fields].join('|')).map(([value, type, rate]) => {
-    const base = type === 'g' && /^[+-]/.test(value) ? gaugeBase(key) : undefined;
-    return `${base === undefined ? value : base + Number(value)}|${type}${rate}`;
+    return `${type === 'g' ? gauges.value(key, value) : value}|${type}${rate}`;
   });
   return `${key}:${canonical.join(':')}`;
 }
@@ -191,13 +201,14 @@ function isPlain(text) {
 //
 //   refusal(error)   returns what takes the place of a line; error.what names the part that is wrong
 //   tagsEnabled      whether lines with tags are taken
-//   gaugeBase(key)   returns the value that a delta is added to, if StatsD does not know it any more
+//   gauges           its value(key, text) returns what takes the place of the value of a gauge
 function canonicalText(text, refusal, options) {
   if (isPlain(text)) {
     return text;
   }
   const lines = text.split('\n').map((line) => {
-    if (isPlain(line)) {
+    // Of several lines for a gauge, each depends on those before.
+    if (!line.includes('|g') && isPlain(line)) {
       return line;
     }
     try {

@@ -24,69 +24,94 @@ const TAGS_ENABLED = process.env.STATSD_TAGS === '1';
 const BAD_LINE = 'refused:|refused';
 const LONGEST_LINE = 1 << 20;
 const LARGEST_UNREAD_ANSWER = 16 << 20;
-const MOST_REASONS = 1000;
+const MOST_REASONS = 100;
+const MOST_IDLE_GAUGES = 100000;
 
 // StatsD 0.9.0 logs with util.log, which Node.js 23 has removed.
 if (typeof util.log !== 'function') {
   util.log = (...message) => console.log('%s - %s', new Date().toISOString(), util.format(...message));
 }
 
-// A sender of bad lines repeats them; each reason is logged once a day.
-const logged = new Set();
+// A sender of bad lines repeats them: each reason is logged once a day, up to a limit for each kind of reasons.
+const logged = new Map();
 setInterval(() => logged.clear(), 24 * 3600 * 1000).unref();
 
-function logOnce(reason) {
-  if (logged.has(reason) || logged.size > MOST_REASONS) {
-    return;
+function logOnce(kind, reason) {
+  if (!logged.has(kind)) {
+    logged.set(kind, new Set());
   }
-  logged.add(reason);
-  util.log(logged.size > MOST_REASONS ? `Bad lines for more than ${MOST_REASONS} reasons; no more are logged today` : reason);
+  const reasons = logged.get(kind);
+  if (!reasons.has(reason) && reasons.size <= MOST_REASONS) {
+    reasons.add(reason);
+    util.log(`${kind}: ` + (reasons.size > MOST_REASONS ? `more than ${MOST_REASONS} reasons; no more are logged today` : reason));
+  }
 }
 
 function refusal(refused) {
-  logOnce(`Bad line, refused_${refused.what}: ${refused.message}`);
+  logOnce(`Bad line, refused_${refused.what}`, refused.message);
   return BAD_LINE;
 }
 
-// With deleteGauges, StatsD forgets a gauge after the flush that sends it, and takes a later delta for the value.
-const idleGauges = new Map();
-let gauges = {};
-let keyOf = sanitized;
-
-function gaugeBase(name) {
-  const key = keyOf(name);
-  const idle = idleGauges.get(key);
-  if (idle === undefined || key in gauges) {
-    return undefined;
+// With deleteGauges, StatsD forgets a gauge after the flush that sends it, and would take a later delta for the value. Here, the values
+// of idle gauges are kept for a while, the oldest first.
+class IdleGauges {
+  constructor() {
+    this.idle = new Map();
+    this.known = {}; // StatsD's own
+    this.keyOf = sanitized;
   }
-  idleGauges.delete(key); // StatsD has it from now on
-  return idle.value;
-}
 
-function rememberGauges(flushed) {
-  const now = Date.now();
-  gauges = flushed;
-  for (const key in gauges) {
-    idleGauges.set(key, { value: gauges[key], until: now + GAUGE_LIFETIME });
+  // Returns what takes the place of a value in a line: a delta of an idle gauge becomes a value.
+  value(name, text) {
+    const key = this.keyOf(name);
+    const kept = this.idle.get(key);
+    this.idle.delete(key); // StatsD has it from now on
+    return kept === undefined || key in this.known || !/^[+-]/.test(text) ? text : String(kept.value + Number(text));
   }
-  for (const [key, { until }] of idleGauges) {
-    if (until <= now) {
-      idleGauges.delete(key);
+
+  remember(flushed) {
+    const now = Date.now();
+    this.known = flushed;
+    for (const key in flushed) {
+      this.idle.delete(key);
+      this.idle.set(key, { value: flushed[key], until: now + GAUGE_LIFETIME });
+    }
+    for (const [key, { until }] of this.idle) {
+      if (until > now && this.idle.size <= MOST_IDLE_GAUGES) {
+        break;
+      }
+      this.idle.delete(key);
+    }
+  }
+
+  // As lib/mgmt_console.js of StatsD deletes gauges: by their names, or by "FOLDER.*".
+  forget(patterns) {
+    for (const pattern of patterns) {
+      this.idle.delete(pattern);
+      if (pattern.endsWith('.*')) {
+        for (const key of this.idle.keys()) {
+          if (key.startsWith(pattern.slice(0, -1))) {
+            this.idle.delete(key);
+          }
+        }
+      }
     }
   }
 }
 
-// Backends that repeat packets need them as buffers; StatsD itself decodes a buffer once more.
+const gauges = new IdleGauges();
+
+// Backends that repeat packets need buffers, and StatsD would decode them once more.
 let packetsAreRepeated = false;
 
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
-    const canonical = canonicalText(text, refusal, { tagsEnabled: TAGS_ENABLED, gaugeBase });
+    const canonical = canonicalText(text, refusal, { tagsEnabled: TAGS_ENABLED, gauges });
     if (!packetsAreRepeated) {
       handlePacket(canonical, sender);
     } else {
-      handlePacket(canonical === text ? packet : Buffer.from(canonical), sender);
+      handlePacket(Buffer.isBuffer(packet) && canonical === text ? packet : Buffer.from(canonical), sender);
     }
   };
 }
@@ -106,8 +131,8 @@ function askForReceiveBuffer(socket) {
 function guardStream(stream, handlePacket) {
   let unfinished = 0;
   const refuse = (reason) => {
-    logOnce(`Bad line, refused_line: ${reason}`);
-    handlePacket(BAD_LINE, { address: stream.remoteAddress, port: stream.remotePort, size: 0 });
+    logOnce('Bad line, refused_line', reason);
+    handlePacket(Buffer.from(BAD_LINE), { address: stream.remoteAddress, port: stream.remotePort, size: 0 });
   };
   stream.setEncoding('utf8');
   stream.on('data', (text) => {
@@ -144,13 +169,13 @@ function guardedServer(server) {
 }
 
 // Sums of large values are infinite, and what the management interface has deleted is not a number when it is added to. Graphite
-// would keep the one in every archive, and answer queries with what is no JSON.
+// would keep the former in every archive, and answer queries with invalid JSON.
 function deleteNonFinite(values) {
   for (const name in values) {
     if (typeof values[name] === 'object' && values[name] !== null) {
       deleteNonFinite(values[name]);
     } else if (!Number.isFinite(values[name])) {
-      logOnce(`Not sent: ${JSON.stringify(name)} is ${values[name]}`);
+      logOnce('Not sent', `${JSON.stringify(name)} is ${values[name]}`);
       delete values[name];
     }
   }
@@ -161,7 +186,7 @@ function deleteNonFiniteCounters(counters, rates) {
     if (Number.isNaN(counters[name])) {
       counters[name] = rates[name] = 0; // StatsD goes on to add to those of its own
     } else if (!Number.isFinite(counters[name]) || !Number.isFinite(rates[name])) {
-      logOnce(`Not sent: ${JSON.stringify(name)} is ${rates[name]} a second`);
+      logOnce('Not sent', `${JSON.stringify(name)} is ${rates[name]} a second`);
       delete counters[name];
     }
   }
@@ -179,7 +204,9 @@ function guardedBackend(backend) {
                 deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
                 deleteNonFinite(metrics.gauges);
                 deleteNonFinite(metrics.timer_data);
-                rememberGauges(metrics.gauges);
+                if (config.deleteGauges) {
+                  gauges.remember(metrics.gauges);
+                }
                 listener(timestamp, metrics);
               });
               return this;
@@ -187,7 +214,7 @@ function guardedBackend(backend) {
           },
         });
         if (config.keyNameSanitize === false) {
-          keyOf = (name) => name;
+          gauges.keyOf = (name) => name;
         }
         return backend.init(startupTime, config, guardedEvents, ...others);
       },
@@ -195,12 +222,15 @@ function guardedBackend(backend) {
   });
 }
 
-// Who asks again without having read the answers would fill the memory.
+// A client that asks again without reading the answers would fill the memory.
 function guardedManagement(management) {
   return Object.create(management, {
     start: {
       value(config, handleCommand, handleError) {
         const handle = (command, parameters, stream) => {
+          if (command === 'delgauges') {
+            gauges.forget(parameters);
+          }
           if (stream.writableLength > LARGEST_UNREAD_ANSWER) {
             stream.destroy();
           } else {
@@ -228,7 +258,7 @@ function guardedLogger(logger) {
 const load = Module._load;
 Module._load = function (request, parent, isMain) {
   const loaded = load.call(this, request, parent, isMain);
-  if (parent !== process.mainModule || !loaded) {
+  if (parent !== process.mainModule || !loaded || Module.builtinModules.includes(request)) {
     return loaded;
   }
   switch (request) {
