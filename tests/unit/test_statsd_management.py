@@ -65,11 +65,12 @@ def answering(**answers):
     return treat
 
 
-def test_everything_that_statsd_holds_is_data(statsd, info):
+def test_everything_that_statsd_holds_is_data(statsd, info, monkeypatch):
+    monkeypatch.setenv("STATSD_TAGS", "1")
     one = statsd(keyNameSanitize=False)
     one.send(*(f"{name}:1.5|c" for name in STRANGE_NAMES))
     one.send(*("\n".join(f"many.c{number}:{number}|c" for number in range(start, start + 50)) for start in range(0, 500, 50)))
-    one.send("down:-3|g", "tiny:1e-9|g", "endless:1e999|g", "one:320|ms\none:0.5|ms")
+    one.send("down:-3|g", "tiny:1e-9|g", "endless:1e308|g\nendless:+1e308|g", "one:320|ms\none:0.5|ms")
     one.send(*["\n".join(["busy:7|ms"] * 50)] * 3)
     one.send("last:1|c")
     assert one.counts("last", 1)

@@ -48,12 +48,14 @@ function checkAscii(what, text) {
   }
 }
 
-function checkName(name) {
-  checkAscii('name', name);
+function checkName(name, isSanitized) {
+  if (isSanitized) {
+    checkAscii('name', name);
+  }
   if (name.includes('|')) {
     throw new Refused('name', `${shown(name)} has a "|" before the first colon`);
   }
-  const nodes = sanitized(name).split('.');
+  const nodes = (isSanitized ? sanitized(name) : name).split('.');
   if (nodes.includes('')) {
     throw new Refused('name', `${shown(name)} has an empty part; it would be stored with another metric`);
   }
@@ -153,7 +155,7 @@ function halves(text) {
 }
 
 // Returns the line as StatsD understands it. Throws Refused.
-function canonicalLine(line, { tagsEnabled, gauges }) {
+function canonicalLine(line, { namesAreSanitized, tagsEnabled, gauges }) {
   const text = line.replace(/\r$/, '');
   if (text === '') {
     return '';
@@ -167,7 +169,7 @@ function canonicalLine(line, { tagsEnabled, gauges }) {
   const [values, ...others] = text.slice(colon + 1).split('|#');
   const [dogTags, ...fields] = others.join('|#').split('|');
   const tags = [...ownTags, ...dogTags.split(',').filter(Boolean).map((tag) => tag.replace(':', '='))];
-  checkName(name);
+  checkName(name, namesAreSanitized);
   if (tags.length > 0 && !tagsEnabled) {
     throw new Refused('tags', `${shown(text)} has tags, and tags are off; graphite-web would not find the series`);
   }
@@ -199,9 +201,10 @@ function isPlain(text) {
 
 // Returns the text of a packet with each line as StatsD understands it: the text itself, if that is so already.
 //
-//   refusal(error)   returns what takes the place of a line; error.what names the part that is wrong
-//   tagsEnabled      whether lines with tags are taken
-//   gauges           its value(key, text) returns what takes the place of the value of a gauge
+//   refusal(error)      returns what takes the place of a line; error.what names the part that is wrong
+//   namesAreSanitized   whether StatsD or a backend removes characters of names
+//   tagsEnabled         whether lines with tags are taken
+//   gauges              its value(key, text) returns what takes the place of the value of a gauge
 function canonicalText(text, refusal, options) {
   if (isPlain(text)) {
     return text;

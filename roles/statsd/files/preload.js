@@ -32,6 +32,14 @@ if (typeof util.log !== 'function') {
   util.log = (...message) => console.log('%s - %s', new Date().toISOString(), util.format(...message));
 }
 
+// StatsD's configuration, as lib/config.js reads it.
+let settings = {};
+
+// StatsD does it at its ports, or else its backend for Graphite.
+function namesAreSanitized() {
+  return settings.keyNameSanitize !== false || (settings.backends || ['./backends/graphite']).includes('./backends/graphite');
+}
+
 // A sender of bad lines repeats them: each reason is logged once a day, up to a limit for each kind of reasons.
 const logged = new Map();
 setInterval(() => logged.clear(), 24 * 3600 * 1000).unref();
@@ -58,12 +66,11 @@ class IdleGauges {
   constructor() {
     this.idle = new Map();
     this.known = {}; // StatsD's own
-    this.keyOf = sanitized;
   }
 
   // Returns what takes the place of a value in a line: a delta of an idle gauge becomes a value.
   value(name, text) {
-    const key = this.keyOf(name);
+    const key = settings.keyNameSanitize === false ? name : sanitized(name);
     const kept = this.idle.get(key);
     this.idle.delete(key); // StatsD has it from now on
     return kept === undefined || key in this.known || !/^[+-]/.test(text) ? text : String(kept.value + Number(text));
@@ -107,7 +114,7 @@ let packetsAreRepeated = false;
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
-    const canonical = canonicalText(text, refusal, { tagsEnabled: TAGS_ENABLED, gauges });
+    const canonical = canonicalText(text, refusal, { namesAreSanitized: namesAreSanitized(), tagsEnabled: TAGS_ENABLED, gauges });
     if (!packetsAreRepeated) {
       handlePacket(canonical, sender);
     } else {
@@ -213,9 +220,6 @@ function guardedBackend(backend) {
             },
           },
         });
-        if (config.keyNameSanitize === false) {
-          gauges.keyOf = (name) => name;
-        }
         return backend.init(startupTime, config, guardedEvents, ...others);
       },
     },
@@ -243,6 +247,19 @@ function guardedManagement(management) {
   });
 }
 
+function watchedConfiguration(configuration) {
+  return Object.create(configuration, {
+    configFile: {
+      value(file, handleConfiguration) {
+        configuration.configFile(file, (config) => {
+          settings = config;
+          handleConfiguration(config);
+        });
+      },
+    },
+  });
+}
+
 // The reason of each bad line has been logged.
 function guardedLogger(logger) {
   class Logger extends logger.Logger {
@@ -262,6 +279,8 @@ Module._load = function (request, parent, isMain) {
     return loaded;
   }
   switch (request) {
+    case './lib/config':
+      return watchedConfiguration(loaded);
     case './lib/mgmt_server':
       return guardedManagement(loaded);
     case './lib/logger':
