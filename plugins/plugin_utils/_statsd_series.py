@@ -26,9 +26,9 @@ _TIMER_PARTS = {
 _FACTORS = {"sum": 0, "last": 0, "min": 0.1, "max": 0.1, "average": 0.3}
 # For series that StatsD has not written: what their last word says, as in the rules that come with carbon.
 _GENERAL_RULES = (
-    ("min", r"^[^;]*\.(lower|min)(_\d+)?(;|$)", "min"),
-    ("max", r"^[^;]*\.(upper|max)(_\d+)?(;|$)", "max"),
-    ("sum", r"^[^;]*\.(count|sum|sum_squares)(_\d+)?(;|$)", "sum"),
+    ("min", rf"^[^;]*\.(lower|min){_THRESHOLD}(;|$)", "min"),
+    ("max", rf"^[^;]*\.(upper|max){_THRESHOLD}(;|$)", "max"),
+    ("sum", rf"^[^;]*\.(count|sum|sum_squares){_THRESHOLD}(;|$)", "sum"),
     ("default", ".*", "average"),
 )
 
@@ -106,7 +106,10 @@ class Names:
         yield from (Series(series, kind, methods) for series, kind, methods in found if series)
 
     def rules(self) -> list[tuple[str, str, str]]:
-        """Return the name, the pattern and the method of each rule; none for a kind of metrics that has no namespace of its own."""
+        """Return the name, the pattern and the method of each rule.
+
+        A kind of metrics without a namespace has none for what is left over, which may be what StatsD has not written.
+        """
         end = re.escape(self._suffix) + "(;|$)"
         rules = [("gauges", "Gauge", "", "last"), ("sets", "Set", rf"[^;]*\.count{end}", "sum")]
         rules += [(name, "Timer", rf"[^;]*\.{part}{end}", method) for name, (method, part) in _TIMER_PARTS.items()]
@@ -115,7 +118,7 @@ class Names:
             rules += [("counters", "Counter", rf"[^;]*\.count{end}", "sum"), ("counter_rates", "Counter", "", "average")]
         else:
             rules.append(("counter_rates", "Counter", r"(?!(timers|gauges|sets)\.)", "average"))
-        found = [(name, self._below(kind) + rest, method) for name, kind, rest, method in rules if self.namespace(kind)]
+        found = [(name, self._below(kind) + rest, method) for name, kind, rest, method in rules if rest or self.namespace(kind)]
         return [("counters", r"^stats_counts\.", "sum"), *found] if self._legacy else found
 
     def _below(self, kind: str) -> str:
@@ -170,7 +173,7 @@ def aggregation_warnings(variable: str, rules: list[dict], config: dict, tags: b
             method = (rule or {}).get("aggregation_method") or "average"
             better = first_match(right, series.name) or right[-1]
             if method not in series.methods and better["aggregation_method"] in series.methods:
-                name = f"rule '{rule['name']}'" if rule else "carbon's own rule for what no rule matches"
+                name = f"rule '{rule.get('name')}'" if rule else "carbon's own rule for what no rule matches"
                 warnings.setdefault(
                     (order.index(better["name"]), name),
                     f"{variable}: {name} rolls up {series.name}, {series.kind} of StatsD, by {method}. Put this rule before it:"

@@ -213,7 +213,7 @@ class HostView:
         if "statsd" in self.components:
             checks += [self._flush_problems, self._overwriting_problems, self._tags_problems]
         if "graphite_web" in self.components:
-            checks.append(self._data_problems)
+            checks += [self._data_problems, self._switch_problems]
         problems: list[str] = []
         for check in checks:
             # What follows from a value that is refused would be wrong as well.
@@ -309,9 +309,14 @@ class HostView:
 
     def _takes_tags(self) -> bool:
         own = self._own("statsd_tags_enabled")
-        return self._tags_enabled() if own is None else boolean(own, strict=False)
+        if own is not None:
+            return boolean(own, strict=False)
+        carbon = self._carbon_of_statsd()[0] if "statsd" in self.components else None
+        return HostView(self._inventory, carbon or self._host)._tags_enabled()
 
     def _tags_enabled(self) -> bool:
+        if not self._inventory.hosts("graphite_web", self._host):
+            return False
         web = self._inventory.nearest("graphite_web", self._host)
         return boolean(self._value(web, "graphite_web_tags_enabled"), strict=False) and self._inventory.keeps(web, "graphite_web")
 
@@ -320,25 +325,27 @@ class HostView:
         senders = [
             other
             for other in self._inventory.hosts("statsd", host)
-            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd() in (host, None)
+            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd()[0] in (host, None)
         ]
         return [self._value(sender, "statsd_config") for sender in senders] or [{}]
 
-    def _carbon_of_statsd(self) -> str | None:
-        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them.
+    def _carbon_of_statsd(self) -> tuple[str | None, str]:
+        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them, and the address that it gets it at.
 
-        ``None`` if StatsD sends to an address that is none of the inventory's, such as that of a load balancer.
+        The host is ``None`` if the address is none of the inventory's, such as that of a load balancer.
         """
+        address = ""
         view, component = self, COMPONENTS["statsd"]
         while component.name != "carbon":
             target = view.target(component)
             receiver = COMPONENTS[target["component"]]
             own = view._own(component.target[0]) if component.target else None
             host = target["host"] if own is None else view._host_at(str(own), receiver)
+            address = str(target["address"])
             if host is None:
-                return None
+                return None, address
             view, component = HostView(self._inventory, host), receiver
-        return view._host
+        return view._host, address
 
     def _host_at(self, address: str, receiver: Component) -> str | None:
         """Return the host of ``receiver`` that has an address as this host sees it."""
@@ -503,7 +510,6 @@ class HostView:
 
     def _overwriting_problems(self) -> list[str]:
         """Carbon keeps one value for each point in time: of two StatsD that write the same series, the later wins."""
-        statsd = COMPONENTS["statsd"]
         if not self._keeps("statsd"):
             return []
         series = set(statsd_series(self._value(self._host, "statsd_config"), "requests").values())
@@ -516,8 +522,8 @@ class HostView:
             if shared:
                 return [
                     f"StatsD on {self._host} and StatsD on {other} would write the same series, such as {min(shared)}, to carbon on"
-                    f" {self.target(statsd)['host']} and overwrite each other's values. Give each host's series names of their own, for"
-                    " example in group_vars/statsd.yml: statsd_config: {graphite: {globalSuffix:"
+                    f" {' at '.join(filter(None, self._carbon_of_statsd()))} and overwrite each other's values. Give each host's series"
+                    " names of their own, for example in group_vars/statsd.yml: statsd_config: {graphite: {globalSuffix:"
                     " \"{{ inventory_hostname | replace('.', '_') }}\"}}"
                 ]
         return []
@@ -532,8 +538,20 @@ class HostView:
         ]
 
     def _shares_carbon(self, other: str) -> bool:
-        carbons = (self._carbon_of_statsd(), HostView(self._inventory, other)._carbon_of_statsd())
-        return carbons[0] == carbons[1] or None in carbons
+        (own, own_address), (others, others_address) = self._carbon_of_statsd(), HostView(self._inventory, other)._carbon_of_statsd()
+        return own_address == others_address if None in (own, others) else own == others
+
+    def _switch_problems(self) -> list[str]:
+        """Carbon tells one graphite-web of tags, and StatsD takes them or not."""
+        values = {
+            host: boolean(self._value(host, "graphite_web_tags_enabled"), strict=False)
+            for host in self._inventory.hosts("graphite_web", self._host)
+            if self._inventory.keeps(host, "graphite_web")
+        }
+        if len(set(values.values())) < 2:
+            return []
+        listed = " and ".join(f"{str(value).lower()} on {host}" for host, value in values.items())
+        return [f"graphite_web_tags_enabled is {listed}. Set it once, in group_vars of the group graphite_web."]
 
     def _data_problems(self) -> list[str]:
         carbon = self._inventory.nearest("carbon", self._host)

@@ -103,3 +103,36 @@ def test_statsd_is_asked_where_it_listens(servers, refused):
     variables = {"port": 8125, "management_port": 8126, "graphite_port": 2003, "address": "127.0.0.1", "management_address": "127.0.0.1"}
     variables.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=0, config={} if servers is None else {"servers": servers})
     assert [problem.partition(",")[0] for problem in role_problems(variables, "statsd")] == ["statsd_config has servers"] * refused
+
+
+STATSD = {"port": 8125, "management_port": 8126, "graphite_port": 2003, "address": "127.0.0.1", "management_address": "127.0.0.1"}
+STATSD.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=86400)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"graphite": {"globalPrefix": 2024}}, "globalPrefix is 2024; give a text"),
+        ({"graphite": {"prefixGauge": None}}, "prefixGauge is None; give a text"),
+        ({"prefixStats": 1}, "prefixStats is 1; give a text"),
+        ({"graphite": {"globalSuffix": ""}}, "globalSuffix is empty"),
+        ({"graphite": {"legacyNamespace": "false"}}, "legacyNamespace is 'false'; give true or false"),
+        ({"histogram": {"metric": "", "bins": [1]}}, "histogram is"),
+        ({"histogram": [{"metric": "x"}]}, "histogram is"),
+        ({"percentThreshold": [90, "high"]}, "percentThreshold has high"),
+        ({"servers": [{"server": "./servers/tcp", "socket": "/run/statsd/statsd.sock"}]}, "servers has a socket"),
+    ],
+)
+def test_settings_with_which_statsd_would_end_or_write_wrong_names_are_refused(config, words):
+    (problem,) = role_problems({**STATSD, "config": config}, "statsd")
+    assert words in problem
+
+
+def test_settings_of_the_example_of_statsd_are_taken():
+    config = {"percentThreshold": [90, 99.9, "-50"], "histogram": [{"metric": "render", "bins": [0.01, 10, "inf"]}]}
+    assert role_problems({**STATSD, "config": {**config, "graphite": {"globalPrefix": "", "legacyNamespace": True}}}, "statsd") == []
+
+
+def test_what_is_no_time_is_refused():
+    (problem,) = role_problems({**STATSD, "gauge_lifetime": "1d", "config": {}}, "statsd")
+    assert problem.startswith("statsd_gauge_lifetime is 1d; give a number of seconds")

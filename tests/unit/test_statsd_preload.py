@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +75,7 @@ BAD_LINES = {
     "m;env=prod:1|c": "tags",
     "m|#env:1|c": "name",
     "m:http://x|s": "type",
+    "_e{1,1}:5|c": "name",
 }
 
 
@@ -141,6 +144,53 @@ def test_nothing_infinite_reaches_graphite(statsd, flushed, graphite_settings):
     assert "stats.gauges.level" not in values
     assert 1e308 not in values.get("stats.counters.sum.count", [])
     assert 'Not sent: "sum" is Infinity a second' in one.log.read_text()
+    assert 'Not sent: "timer.sum_squares" is Infinity' in one.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["m:" + "1" * 60000 + "x|c", "m:1|c|@" + "1" * 60000 + "x", "m:" + "1|c:" * 14000 + "1|c", "m:1|c" + "|c:x" * 14000, "m\n" * 30000],
+    ids=["value", "rate", "values", "fields", "lines"],
+)
+def test_no_packet_keeps_the_process_busy(statsd, line):
+    one = statsd()
+    one.send("m:1|c")
+    assert one.counts("m", 1)
+    before = processor_seconds(one)
+    one.send(line, "after:1|c")
+    assert one.counts("after", 1)
+    assert processor_seconds(one) - before < 0.5
+
+
+def processor_seconds(one):
+    user, system = Path(f"/proc/{one.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_counters_that_are_named_like_those_of_statsd_go_when_they_are_idle(statsd, flushed, graphite_settings):
+    port, sent = flushed
+    one = statsd(**graphite_settings(port, deleteIdleStats=True))
+    one.send("h1.packets_received:1|c")
+    once_idle(sent, "stats.counters.h1.packets_received.count")
+    assert [value for name, value, _timestamp in sent if name == "stats.counters.h1.packets_received.count"] == ["1"]
+    assert {"statsd.packets_received", "statsd.bad_lines_seen"} <= set(one.metrics("counters"))
+
+
+def test_deltas_are_repeated_as_they_were_sent(statsd, flushed, graphite_settings, monkeypatch):
+    monkeypatch.setenv("STATSD_GAUGE_LIFETIME", "60")
+    port, sent = flushed
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(10)
+        settings = graphite_settings(port, deleteIdleStats=True, repeater=[{"host": "127.0.0.1", "port": other.getsockname()[1]}])
+        one = statsd(**{**settings, "backends": ["./backends/graphite", "./backends/repeater"]})
+        one.send("level:5|g")
+        assert other.recv(1000) == b"level:5|g"
+        once_idle(sent, "stats.gauges.level")
+        one.send("level:-10|g")
+        assert other.recv(1000) == b"level:-10|g"
+        time.sleep(2.5)
+    assert [value for name, value, _timestamp in sent if name == "stats.gauges.level"] == ["5", "-5"]
 
 
 def test_no_sender_fills_the_log(statsd):
@@ -159,17 +209,18 @@ TAGGED = {
     "m;env=prod:4|c|#b:x|c:in-1": "m;b=x;env=prod",
     "m:8|c|#url:http://x y": "m;url=http--x_y",
     "m:16|c|#": "m",
+    "m:32|c|#b:x,env:prod,env:prod": "m;b=x;env=prod",
 }
-BAD_TAGS = ["prod", "env:", ":prod", "name:x", "env:a,env:b", "größe:1", "env:größe", f"env:{'v' * 4000}"]
+BAD_TAGS = ["prod", "env:", ":prod", "name:x", "env:a,env:b", "größe:1", "env:größe", f"env:{'v' * 192}", f"{'k' * 192}:1"]
 
 
 def test_tags_have_one_order_and_those_that_graphite_does_not_know_are_bad_lines(statsd, monkeypatch):
     monkeypatch.setenv("STATSD_TAGS", "1")
     one = statsd()
-    one.send(*TAGGED, *(f"bad:1|c|#{tag}" for tag in BAD_TAGS), "m;x:1|c", "m;:1|c")
-    assert one.counts("statsd.bad_lines_seen", len(BAD_TAGS) + 2)
+    one.send(*TAGGED, *(f"bad:1|c|#{tag}" for tag in BAD_TAGS), "m;x:1|c", "m;:1|c", f"{'m' * 151}:1|c|#env:x")
+    assert one.counts("statsd.bad_lines_seen", len(BAD_TAGS) + 3)
     counted = {name: value for name, value in one.metrics("counters").items() if not name.startswith("statsd.")}
-    assert counted == {"m;b=x;env=prod": 7, "m;url=http--x_y": 8, "m": 16}
+    assert counted == {"m;b=x;env=prod": 39, "m;url=http--x_y": 8, "m": 16}
 
 
 def once_idle(sent, name):

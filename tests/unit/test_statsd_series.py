@@ -135,10 +135,14 @@ def test_rules_of_ones_own_that_end_with_the_name_do_not_reach_tags():
     assert any("stats.counters.requests.count;env=a.count" in warning for warning in aggregation_warnings("rules", rules, {}, tags=True))
 
 
-def test_a_kind_without_a_namespace_of_its_own_has_no_rules():
-    config = {"graphite": {"globalPrefix": "", "prefixGauge": "", "prefixCounter": ""}}
+@pytest.mark.parametrize("suffix", [{}, {"globalSuffix": "web1"}])
+def test_a_kind_without_a_namespace_of_its_own_has_rules_for_what_can_be_told(suffix):
+    config = {"graphite": {"globalPrefix": "", **{f"prefix{kind}": "" for kind in ("Counter", "Timer", "Gauge", "Set")}, **suffix}}
+    config.update(percentThreshold=[99.9, -90], histogram=[{"metric": "", "bins": [10]}])
     rules = aggregation_rules([config])
-    assert {rule["name"] for rule in rules} & {"gauges", "counters", "counter_rates"} == set()
+    end = ".web1" if suffix else ""
+    ends = {"count": "sum", "upper_99_9": "max", "lower_top90": "min", "histogram.bin_10": "sum", "rate": "average", "mean": "average"}
+    assert {name: first_match(rules, f"requests.{name}{end}")["aggregation_method"] for name in ends} == ends
     assert aggregation_warnings("rules", rules, config) == []
 
 

@@ -367,3 +367,27 @@ def test_tags_that_only_statsd_knows_are_refused():
     (problem,) = problems("s1", SPLIT, s1={"statsd_tags_enabled": True}, **OPEN)
     assert problem.startswith("statsd_tags_enabled of s1 is true, but graphite_web_tags_enabled is not")
     assert problems("s1", SPLIT, s1={"statsd_tags_enabled": True}, c1={**OPEN["c1"], "graphite_web_tags_enabled": True}) == []
+
+
+def test_tags_need_a_graphite_web_that_has_them():
+    groups = {"statsd": ["s1"], "carbon": ["c1"], "all": ["s1", "c1"]}
+    switch = {"graphite_web_tags_enabled": True}
+    variables = {"s1": switch, "c1": {**OPEN["c1"], **switch}}
+    assert topology("c1", groups, **variables)["carbon"]["tags_url"] == ""
+    assert not topology("s1", groups, **variables)["statsd"]["tags_enabled"]
+
+
+def test_statsd_takes_tags_if_its_carbon_tells_them_and_several_switches_are_refused():
+    groups = {"carbon": ["w1"], "statsd": ["w2"], "graphite_web": ["w1", "w2"], "all": ["w1", "w2"]}
+    variables = {"w1": {"graphite_web_tags_enabled": True, "carbon_cache_bind_address": "10.0.0.5"}, "w2": {}}
+    assert topology("w2", groups, **variables)["statsd"]["tags_enabled"]
+    assert any("graphite_web_tags_enabled is true on w1 and false on w2" in problem for problem in problems("w1", groups, **variables))
+
+
+def test_two_addresses_that_nobody_knows_are_two_carbons():
+    groups = {"statsd": ["s1", "s2"], "carbon": ["c1", "c2"], "all": ["s1", "s2", "c1", "c2"]}
+    variables = {f"s{number}": {"statsd_graphite_host": f"c{number}.example.org"} for number in (1, 2)}
+    variables.update({f"c{number}": {"carbon_cache_bind_address": "0.0.0.0"} for number in (1, 2)})
+    assert problems("s1", groups, **variables) == []
+    variables["s2"] = variables["s1"]
+    assert any("overwrite each other's values" in problem for problem in problems("s1", groups, **variables))

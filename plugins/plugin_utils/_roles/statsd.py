@@ -51,12 +51,39 @@ def statsd_problems(variables: dict) -> list[str]:
         for name, variable in OWNED_SETTINGS.items()
         if name in variables["config"]
     ]
-    if not isinstance(variables["config"].get("graphite") or {}, Mapping):
-        problems.append(
-            f"statsd_config: graphite is {variables['config']['graphite']}; give a dictionary, such as {{globalPrefix: stats}}."
-        )
+    problems += _setting_problems(variables["config"])
     problems.append(_servers_problem(variables))
     return [problem for problem in problems if problem]
+
+
+_PREFIXES = ("globalPrefix", "prefixCounter", "prefixTimer", "prefixGauge", "prefixSet")
+
+
+def _setting_problems(config: dict) -> list[str]:
+    """Refuse settings that StatsD would write wrong names with, or end."""
+    graphite = config.get("graphite") or {}
+    if not isinstance(graphite, Mapping):
+        return [f"statsd_config: graphite is {graphite}; give a dictionary, such as {{globalPrefix: stats}}."]
+    texts = {"prefixStats": config, **dict.fromkeys((*_PREFIXES, "globalSuffix"), graphite)}
+    problems = [
+        f"statsd_config: {name} is {settings[name]!r}; give a text, in quotation marks if it looks like a number, or leave it out."
+        for name, settings in texts.items()
+        if name in settings and not isinstance(settings[name], str)
+    ]
+    if graphite.get("globalSuffix") == "":
+        problems.append("statsd_config: globalSuffix is empty, and StatsD would end every name with a dot. Leave it out.")
+    if not isinstance(graphite.get("legacyNamespace", False), bool):
+        problems.append(f"statsd_config: legacyNamespace is {graphite['legacyNamespace']!r}; give true or false.")
+    histogram = config.get("histogram") or []
+    if not isinstance(histogram, list) or not all(
+        isinstance(item, Mapping) and isinstance(item.get("metric"), str) and isinstance(item.get("bins"), list) for item in histogram
+    ):
+        problems.append(f"statsd_config: histogram is {histogram}; give a list such as [{{metric: render, bins: [10, 100, inf]}}].")
+    given = config.get("percentThreshold") or []
+    for threshold in given if isinstance(given, list) else [given]:
+        if not re.match(r"-?\d+(\.\d+)?\Z", str(threshold)):
+            problems.append(f"statsd_config: percentThreshold has {threshold}; give numbers, such as [90, 99.9].")
+    return problems
 
 
 def _servers_problem(variables: dict) -> str | None:
@@ -64,6 +91,11 @@ def _servers_problem(variables: dict) -> str | None:
     servers = variables["config"].get("servers")
     if servers is None:
         return None
+    if any(isinstance(server, dict) and server.get("socket") for server in (servers if isinstance(servers, list) else [])):
+        return (
+            "statsd_config: servers has a socket; StatsD 0.9.0 ends when it sets the socket's mode, and does not start over a socket that a"
+            " killed StatsD has left. Give an address and a port."
+        )
     address, port = str(variables["address"]), str(variables["port"])
     for server in filter(lambda item: isinstance(item, dict), servers if isinstance(servers, list) else []):
         # The defaults of StatsD's servers.

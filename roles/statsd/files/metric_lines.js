@@ -9,9 +9,12 @@
 'use strict';
 
 // Of a file's name, without ".wsp"; and of a path, with room for the directory, StatsD's prefixes and suffixes. Carbon hangs up on a
-// line of more than 16384 characters, and with it on all lines that follow.
+// line of more than 16384 characters, and with it on all lines that follow. The columns for keys and values in graphite-web's database
+// have 191 characters, and the name of the series, with prefix and suffix, is such a value.
 const LONGEST_NODE = 251;
 const LONGEST_KEY = 3500;
+const LONGEST_TAG = 191;
+const LONGEST_TAGGED_NAME = 150;
 
 // Most packets are plain, and their lines no longer than a node may be; the others are looked at piece by piece. A name with a dot is
 // that of no property of all objects, such as "constructor".
@@ -21,15 +24,16 @@ const PLAIN_LINE =
   '(?:\\|@(?:0?\\.\\d*[1-9]0*|1(?:\\.0+)?))?';
 const PLAIN_PACKET = new RegExp(`^${PLAIN_LINE}(?:\\n${PLAIN_LINE})*\\n?$`);
 
-const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
+const NUMBER = /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$/;
 const TYPES = ['c', 'g', 'ms', 's'];
 // Where the sender runs, for servers that make tags of it.
 const ORIGIN = /^(?:c|e|card):/;
 
-class Refused extends Error {
-  constructor(what, why) {
-    super(why);
+// No Error, whose trace would cost more than the line.
+class Refused {
+  constructor(what, message) {
     this.what = what;
+    this.message = message;
   }
 }
 
@@ -52,8 +56,8 @@ function checkName(name, isSanitized) {
   if (isSanitized) {
     checkAscii('name', name);
   }
-  if (name.includes('|')) {
-    throw new Refused('name', `${shown(name)} has a "|" before the first colon`);
+  if (name.includes('|') || name.startsWith('_e{')) {
+    throw new Refused('name', `${shown(name)} is no name; events of DogStatsD, for example, are no metrics`);
   }
   const nodes = (isSanitized ? sanitized(name) : name).split('.');
   if (nodes.includes('')) {
@@ -76,7 +80,10 @@ function graphiteTags(tags) {
     if (!key || !value || key === 'name' || value.includes(';')) {
       throw new Refused('tags', `${shown(tag)} is not a tag of Graphite; write KEY:VALUE, with a key other than "name"`);
     }
-    if (values.has(key)) {
+    if (key.length > LONGEST_TAG || value.length > LONGEST_TAG) {
+      throw new Refused('tags', `${shown(tag)} is longer than graphite-web's database takes`);
+    }
+    if (values.has(key) && values.get(key) !== value) {
       throw new Refused('tags', `${shown(key)} is the key of two tags; Graphite would keep one of them`);
     }
     values.set(key, value);
@@ -119,21 +126,21 @@ function number(value, type) {
 function valuesOf(text) {
   const parts = text.split('|');
   const values = [];
-  let value = parts.shift();
-  let next = value;
+  let next = parts[0];
+  let index = 1;
   while (next !== undefined) {
-    value = next;
-    if (value.includes(':') || parts.length === 0) {
+    const value = next;
+    if (value.includes(':') || index === parts.length) {
       throw new Refused('type', `${shown(value)} has no type`);
     }
     let type;
     let rate = '';
-    [type, next] = halves(parts.shift());
+    [type, next] = halves(parts[index++]);
     if (!TYPES.includes(type)) {
       throw new Refused('type', `${shown(type)} is none of c, g, ms and s`);
     }
-    while (next === undefined && parts.length > 0) {
-      let field = parts.shift();
+    while (next === undefined && index < parts.length) {
+      let field = parts[index++];
       if (ORIGIN.test(field)) {
         continue;
       }
@@ -155,7 +162,7 @@ function halves(text) {
 }
 
 // Returns the line as StatsD understands it. Throws Refused.
-function canonicalLine(line, { namesAreSanitized, tagsEnabled, gauges }) {
+function canonicalLine(line, { namesAreSanitized, tagsEnabled, beforeDelta }) {
   const text = line.replace(/\r$/, '');
   if (text === '') {
     return '';
@@ -174,13 +181,14 @@ function canonicalLine(line, { namesAreSanitized, tagsEnabled, gauges }) {
     throw new Refused('tags', `${shown(text)} has tags, and tags are off; graphite-web would not find the series`);
   }
   const key = name + graphiteTags(tags);
-  if (key.length > LONGEST_KEY) {
-    throw new Refused('tags', `${shown(text)} has more than ${LONGEST_KEY} characters before its value`);
+  if (key.length > LONGEST_KEY || (tags.length > 0 && name.length > LONGEST_TAGGED_NAME)) {
+    throw new Refused('tags', `${shown(text)} is too long for a series with tags`);
   }
-  const canonical = valuesOf([values, ...fields].join('|')).map(([value, type, rate]) => {
-    return `${type === 'g' ? gauges.value(key, value) : value}|${type}${rate}`;
-  });
-  return `${key}:${canonical.join(':')}`;
+  const canonical = valuesOf([values, ...fields].join('|'));
+  if (canonical.some(([value, type]) => type === 'g' && /^[+-]/.test(value))) {
+    beforeDelta(key);
+  }
+  return `${key}:${canonical.map(([value, type, rate]) => `${value}|${type}${rate}`).join(':')}`;
 }
 
 function isPlain(text) {
@@ -204,14 +212,13 @@ function isPlain(text) {
 //   refusal(error)      returns what takes the place of a line; error.what names the part that is wrong
 //   namesAreSanitized   whether StatsD or a backend removes characters of names
 //   tagsEnabled         whether lines with tags are taken
-//   gauges              its value(key, text) returns what takes the place of the value of a gauge
+//   beforeDelta(key)    is called before a gauge is changed by a delta
 function canonicalText(text, refusal, options) {
   if (isPlain(text)) {
     return text;
   }
   const lines = text.split('\n').map((line) => {
-    // Of several lines for a gauge, each depends on those before.
-    if (!line.includes('|g') && isPlain(line)) {
+    if (isPlain(line)) {
       return line;
     }
     try {

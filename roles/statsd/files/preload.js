@@ -22,7 +22,8 @@ const GAUGE_LIFETIME = Number(process.env.STATSD_GAUGE_LIFETIME || 0) * 1000;
 const TAGS_ENABLED = process.env.STATSD_TAGS === '1';
 // StatsD counts it as a bad line, whatever has been refused.
 const BAD_LINE = 'refused:|refused';
-const LONGEST_LINE = 1 << 20;
+const LONGEST_LINE = 1 << 16;
+const LONGEST_WAIT_FOR_A_LINE = 60 * 1000;
 const LARGEST_UNREAD_ANSWER = 16 << 20;
 const MOST_REASONS = 100;
 const MOST_IDLE_GAUGES = 100000;
@@ -37,7 +38,8 @@ let settings = {};
 
 // StatsD does it at its ports, or else its backend for Graphite.
 function namesAreSanitized() {
-  return settings.keyNameSanitize !== false || (settings.backends || ['./backends/graphite']).includes('./backends/graphite');
+  const isOn = settings.keyNameSanitize === undefined || settings.keyNameSanitize;
+  return isOn || (settings.backends || ['./backends/graphite']).some((name) => /(^|\/)graphite(\.js)?$/.test(name));
 }
 
 // A sender of bad lines repeats them: each reason is logged once a day, up to a limit for each kind of reasons.
@@ -68,12 +70,13 @@ class IdleGauges {
     this.known = {}; // StatsD's own
   }
 
-  // Returns what takes the place of a value in a line: a delta of an idle gauge becomes a value.
-  value(name, text) {
-    const key = settings.keyNameSanitize === false ? name : sanitized(name);
+  // StatsD adds the next delta to what it knows.
+  restore(name) {
+    const key = settings.keyNameSanitize === undefined || settings.keyNameSanitize ? sanitized(name) : name;
     const kept = this.idle.get(key);
-    this.idle.delete(key); // StatsD has it from now on
-    return kept === undefined || key in this.known || !/^[+-]/.test(text) ? text : String(kept.value + Number(text));
+    if (kept !== undefined && !(key in this.known)) {
+      this.known[key] = kept.value;
+    }
   }
 
   remember(flushed) {
@@ -114,7 +117,11 @@ let packetsAreRepeated = false;
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
-    const canonical = canonicalText(text, refusal, { namesAreSanitized: namesAreSanitized(), tagsEnabled: TAGS_ENABLED, gauges });
+    const canonical = canonicalText(text, refusal, {
+      namesAreSanitized: namesAreSanitized(),
+      tagsEnabled: TAGS_ENABLED,
+      beforeDelta: (name) => gauges.restore(name),
+    });
     if (!packetsAreRepeated) {
       handlePacket(canonical, sender);
     } else {
@@ -151,6 +158,13 @@ function guardStream(stream, handlePacket) {
       stream.destroy();
     }
   });
+  stream.setTimeout(LONGEST_WAIT_FOR_A_LINE, () => {
+    if (unfinished > 0) {
+      unfinished = 0;
+      refuse(`a connection is closed that has left a line unfinished for ${LONGEST_WAIT_FOR_A_LINE / 1000} s`);
+      stream.destroy();
+    }
+  });
   stream.on('end', () => {
     if (unfinished > 0) {
       refuse('a connection ended within a line; end each line with a newline');
@@ -177,12 +191,12 @@ function guardedServer(server) {
 
 // Sums of large values are infinite, and what the management interface has deleted is not a number when it is added to. Graphite
 // would keep the former in every archive, and answer queries with invalid JSON.
-function deleteNonFinite(values) {
+function deleteNonFinite(values, path = '') {
   for (const name in values) {
     if (typeof values[name] === 'object' && values[name] !== null) {
-      deleteNonFinite(values[name]);
+      deleteNonFinite(values[name], `${path}${name}.`);
     } else if (!Number.isFinite(values[name])) {
-      logOnce('Not sent', `${JSON.stringify(name)} is ${values[name]}`);
+      logOnce('Not sent', `${JSON.stringify(path + name)} is ${values[name]}`);
       delete values[name];
     }
   }
@@ -199,6 +213,17 @@ function deleteNonFiniteCounters(counters, rates) {
   }
 }
 
+// StatsD takes every counter with one of these words in its name for its own, which it does not delete when they are idle.
+function deleteIdleCounters(counters) {
+  const prefix = settings.prefixStats === undefined ? 'statsd' : settings.prefixStats;
+  const words = ['packets_received', 'metrics_received', 'bad_lines_seen'];
+  for (const name in counters) {
+    if (counters[name] === 0 && words.some((word) => name.includes(word)) && !words.some((word) => name === `${prefix}.${word}`)) {
+      delete counters[name];
+    }
+  }
+}
+
 function guardedBackend(backend) {
   return Object.create(backend, {
     init: {
@@ -209,6 +234,9 @@ function guardedBackend(backend) {
               packetsAreRepeated = packetsAreRepeated || name === 'packet';
               events.on(name, name !== 'flush' ? listener : (timestamp, metrics) => {
                 deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
+                if (config.deleteCounters) {
+                  deleteIdleCounters(metrics.counters);
+                }
                 deleteNonFinite(metrics.gauges);
                 deleteNonFinite(metrics.timer_data);
                 if (config.deleteGauges) {
