@@ -229,9 +229,8 @@ class HostView:
 
     def target(self, component: Component) -> dict:
         """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
-        later = CHAIN[CHAIN.index(component) + 1 :]
-        receiver = next((other for other in later if self._inventory.hosts(other.name, self._host)), later[0])
-        host = self._inventory.nearest(receiver.name, self._host)
+        receiver, named = self._receiver(component)
+        host = named or self._inventory.nearest(receiver.name, self._host)
         if receiver.sockets:
             bind, port = self._value(host, receiver.sockets[0].address), self._value(host, receiver.sockets[0].port)
         else:
@@ -245,6 +244,18 @@ class HostView:
             # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where no process may listen.
             address = own_host
         return {"component": receiver.name, "host": host, "address": address, "port": port if own_port is None else own_port}
+
+    def _receiver(self, component: Component) -> tuple[Component, str | None]:
+        """Return what gets the points that ``component`` on this host sends, and the host that it is on.
+
+        The host is ``None`` if they go to an address that is none of the inventory's, such as that of a load balancer.
+        """
+        later = CHAIN[CHAIN.index(component) + 1 :]
+        receiver = next((other for other in later if self._inventory.hosts(other.name, self._host)), later[0])
+        address = self._own(component.target[0]) if component.target else None
+        if address is None:
+            return receiver, self._inventory.nearest(receiver.name, self._host)
+        return receiver, self._host_at(str(address), receiver)
 
     def _keeps(self, role: str) -> bool:
         return self._inventory.keeps(self._host, role)
@@ -309,16 +320,18 @@ class HostView:
 
     def _takes_tags(self) -> bool:
         own = self._own("statsd_tags_enabled")
-        if own is not None:
-            return boolean(own, strict=False)
-        carbon = self._carbon_of_statsd()[0] if "statsd" in self.components else None
-        return HostView(self._inventory, carbon or self._host)._tags_enabled()
+        return self._tags_enabled() if own is None else boolean(own, strict=False)
 
     def _tags_enabled(self) -> bool:
-        if not self._inventory.hosts("graphite_web", self._host):
-            return False
-        web = self._inventory.nearest("graphite_web", self._host)
-        return boolean(self._value(web, "graphite_web_tags_enabled"), strict=False) and self._inventory.keeps(web, "graphite_web")
+        return any(self._tag_switches().values())
+
+    def _tag_switches(self) -> dict[str, bool]:
+        """Return ``graphite_web_tags_enabled`` of each host with graphite-web. All of them must be equal."""
+        return {
+            host: boolean(self._value(host, "graphite_web_tags_enabled"), strict=False)
+            for host in self._inventory.hosts("graphite_web", self._host)
+            if self._inventory.keeps(host, "graphite_web")
+        }
 
     def _sending_configs(self, host: str) -> list[dict]:
         """Return the configuration of each StatsD that sends to the carbon of ``host``, or else StatsD's defaults."""
@@ -330,21 +343,17 @@ class HostView:
         return [self._value(sender, "statsd_config") for sender in senders] or [{}]
 
     def _carbon_of_statsd(self) -> tuple[str | None, str]:
-        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them, and the address that it gets it at.
+        """Return the host whose carbon gets what StatsD on this host sends, whatever is between them, and the last address on the way.
 
-        The host is ``None`` if the address is none of the inventory's, such as that of a load balancer.
+        The host is ``None`` if the inventory does not know it.
         """
-        address = ""
-        view, component = self, COMPONENTS["statsd"]
+        view, component, address = self, COMPONENTS["statsd"], ""
         while component.name != "carbon":
-            target = view.target(component)
-            receiver = COMPONENTS[target["component"]]
-            own = view._own(component.target[0]) if component.target else None
-            host = target["host"] if own is None else view._host_at(str(own), receiver)
-            address = str(target["address"])
+            address = str(view.target(component)["address"])
+            component, host = view._receiver(component)
             if host is None:
                 return None, address
-            view, component = HostView(self._inventory, host), receiver
+            view = HostView(self._inventory, host)
         return view._host, address
 
     def _host_at(self, address: str, receiver: Component) -> str | None:
@@ -529,8 +538,7 @@ class HostView:
         return []
 
     def _tags_problems(self) -> list[str]:
-        taken = boolean(self._value(self._host, "statsd_tags_enabled"), strict=False)
-        if not taken or not self._keeps("statsd") or self._tags_enabled() or not self._inventory.hosts("graphite_web", self._host):
+        if not self._keeps("statsd") or not self._takes_tags() or self._tags_enabled() or not self._tag_switches():
             return []
         return [
             f"statsd_tags_enabled of {self._host} is true, but graphite_web_tags_enabled is not: graphite-web would not find a series by"
@@ -543,11 +551,7 @@ class HostView:
 
     def _switch_problems(self) -> list[str]:
         """Carbon tells one graphite-web of tags, and StatsD takes them or not."""
-        values = {
-            host: boolean(self._value(host, "graphite_web_tags_enabled"), strict=False)
-            for host in self._inventory.hosts("graphite_web", self._host)
-            if self._inventory.keeps(host, "graphite_web")
-        }
+        values = self._tag_switches()
         if len(set(values.values())) < 2:
             return []
         listed = " and ".join(f"{str(value).lower()} on {host}" for host, value in values.items())

@@ -336,6 +336,14 @@ def test_rules_follow_from_statsd_also_with_a_component_between(monkeypatch):
     assert any(rule["pattern"].startswith(r"^shop\.gauges\.") for rule in rules)
 
 
+def test_the_port_is_that_of_the_carbon_that_statsd_names():
+    split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
+    instance = {"name": "a", "line_receiver_port": 2013, "cache_query_port": 7002}
+    second = {"carbon_cache_bind_address": "10.0.0.6", "carbon_cache_instances": [instance]}
+    target = topology("s1", split, s1={"statsd_graphite_host": "10.0.0.6"}, c2=second, **OPEN)["sends_to"]["statsd"]
+    assert target == {"component": "carbon", "host": "c2", "address": "10.0.0.6", "port": 2013}
+
+
 def test_rules_follow_from_the_statsd_that_names_the_carbon():
     split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
     named = {"statsd_config": {"graphite": {"globalSuffix": "h"}}, "statsd_graphite_host": "10.0.0.6"}
