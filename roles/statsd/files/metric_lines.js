@@ -37,7 +37,7 @@ class Refused {
   }
 }
 
-// As StatsD does it when keyNameSanitize is on. Off, its backend for Graphite does it.
+// As StatsD does it when keyNameSanitize is on, and its backend for Graphite otherwise.
 function sanitized(name) {
   return name.replace(/\s+/g, '_').replace(/\//g, '-').replace(/[^a-zA-Z_\-0-9.;=]/g, '');
 }
@@ -59,11 +59,12 @@ function checkName(name, isSanitized) {
   if (name.includes('|') || name.startsWith('_e{')) {
     throw new Refused('name', `${shown(name)} is no name; events of DogStatsD, for example, are no metrics`);
   }
-  const nodes = (isSanitized ? sanitized(name) : name).split('.');
+  const plain = sanitized(name);
+  const nodes = (isSanitized ? plain : name).split('.');
   if (nodes.includes('')) {
     throw new Refused('name', `${shown(name)} has an empty part; it would be stored with another metric`);
   }
-  if (name in Object.prototype || sanitized(name) in Object.prototype) {
+  if (name in Object.prototype || plain in Object.prototype) {
     throw new Refused('name', `${shown(name)} is the name of a property of every object in JavaScript, and would end StatsD`);
   }
   if (name.length > LONGEST_KEY || nodes.some((node) => node.length > LONGEST_NODE)) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Copyright: metricstack maintainers
 //
-// Loaded by node --require before StatsD 0.9.0, whose files stay as they are published. What ends StatsD or makes it lie is
-// stopped at the interfaces between its modules: the servers hand packets to a callback (docs/server_interface.md), backends
-// get an event with what is flushed (docs/backend_interface.md), the management server hands commands to a callback
-// (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js).
+// Loaded by node --require before StatsD 0.9.0, whose files stay as they are published. What would end StatsD, or make it store
+// something untrue, is stopped at the interfaces between its modules: the servers hand packets to a callback
+// (docs/server_interface.md), backends get an event with what is flushed (docs/backend_interface.md), the management server hands
+// commands to a callback (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js).
 //
 //   STATSD_RECEIVE_BUFFER_BYTES   receive buffer of the UDP sockets in bytes; 0, the default, leaves the kernel's
 //   STATSD_GAUGE_LIFETIME         seconds for which the value of an idle gauge is the base of deltas; 0 is the default
@@ -27,19 +27,12 @@ const LONGEST_WAIT_FOR_A_LINE = 60 * 1000;
 const LARGEST_UNREAD_ANSWER = 16 << 20;
 const MOST_REASONS = 100;
 const MOST_IDLE_GAUGES = 100000;
+// Behind StatsD's own prefix.
+const OWN_COUNTERS = ['packets_received', 'metrics_received', 'bad_lines_seen'];
 
 // StatsD 0.9.0 logs with util.log, which Node.js 23 has removed.
 if (typeof util.log !== 'function') {
   util.log = (...message) => console.log('%s - %s', new Date().toISOString(), util.format(...message));
-}
-
-// StatsD's configuration, as lib/config.js reads it.
-let settings = {};
-
-// StatsD does it at its ports, or else its backend for Graphite.
-function namesAreSanitized() {
-  const isOn = settings.keyNameSanitize === undefined || settings.keyNameSanitize;
-  return isOn || (settings.backends || ['./backends/graphite']).some((name) => /(^|\/)graphite(\.js)?$/.test(name));
 }
 
 // A sender of bad lines repeats them: each reason is logged once a day, up to a limit for each kind of reasons.
@@ -72,7 +65,7 @@ class IdleGauges {
 
   // StatsD adds the next delta to what it knows.
   restore(name) {
-    const key = settings.keyNameSanitize === undefined || settings.keyNameSanitize ? sanitized(name) : name;
+    const key = settings.keyNameSanitize ? sanitized(name) : name;
     const kept = this.idle.get(key);
     if (kept !== undefined && !(key in this.known)) {
       this.known[key] = kept.value;
@@ -111,17 +104,26 @@ class IdleGauges {
 
 const gauges = new IdleGauges();
 
+// What the guard needs to know of StatsD's configuration, with StatsD's own defaults.
+const settings = { keyNameSanitize: true, ownCounters: [] };
+const lineOptions = { namesAreSanitized: true, tagsEnabled: TAGS_ENABLED, beforeDelta: (name) => gauges.restore(name) };
+
+function configure(config) {
+  const { keyNameSanitize = true, prefixStats = 'statsd' } = config;
+  const backends = config.backends || ['./backends/graphite'];
+  settings.keyNameSanitize = keyNameSanitize;
+  settings.ownCounters = OWN_COUNTERS.map((word) => `${prefixStats}.${word}`);
+  // Where StatsD does not do it at its ports, its backend for Graphite does.
+  lineOptions.namesAreSanitized = keyNameSanitize || backends.some((name) => /(^|\/)graphite(\.js)?$/.test(name));
+}
+
 // Backends that repeat packets need buffers, and StatsD would decode them once more.
 let packetsAreRepeated = false;
 
 function guarded(handlePacket) {
   return (packet, sender) => {
     const text = packet.toString();
-    const canonical = canonicalText(text, refusal, {
-      namesAreSanitized: namesAreSanitized(),
-      tagsEnabled: TAGS_ENABLED,
-      beforeDelta: (name) => gauges.restore(name),
-    });
+    const canonical = canonicalText(text, refusal, lineOptions);
     if (!packetsAreRepeated) {
       handlePacket(canonical, sender);
     } else {
@@ -213,12 +215,10 @@ function deleteNonFiniteCounters(counters, rates) {
   }
 }
 
-// StatsD takes every counter with one of these words in its name for its own, which it does not delete when they are idle.
+// StatsD does not delete an idle counter that has one of OWN_COUNTERS anywhere in its name.
 function deleteIdleCounters(counters) {
-  const prefix = settings.prefixStats === undefined ? 'statsd' : settings.prefixStats;
-  const words = ['packets_received', 'metrics_received', 'bad_lines_seen'];
   for (const name in counters) {
-    if (counters[name] === 0 && words.some((word) => name.includes(word)) && !words.some((word) => name === `${prefix}.${word}`)) {
+    if (counters[name] === 0 && OWN_COUNTERS.some((word) => name.includes(word)) && !settings.ownCounters.includes(name)) {
       delete counters[name];
     }
   }
@@ -228,27 +228,23 @@ function guardedBackend(backend) {
   return Object.create(backend, {
     init: {
       value(startupTime, config, events, ...others) {
-        const guardedEvents = Object.create(events, {
-          on: {
-            value(name, listener) {
-              packetsAreRepeated = packetsAreRepeated || name === 'packet';
-              events.on(name, name !== 'flush' ? listener : (timestamp, metrics) => {
-                deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
-                if (config.deleteCounters) {
-                  deleteIdleCounters(metrics.counters);
-                }
-                deleteNonFinite(metrics.gauges);
-                deleteNonFinite(metrics.timer_data);
-                if (config.deleteGauges) {
-                  gauges.remember(metrics.gauges);
-                }
-                listener(timestamp, metrics);
-              });
-              return this;
-            },
-          },
-        });
-        return backend.init(startupTime, config, guardedEvents, ...others);
+        // Before those of all backends, and once.
+        if (events.listenerCount('flush') === 0) {
+          events.on('flush', (timestamp, metrics) => {
+            deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
+            deleteNonFinite(metrics.gauges);
+            deleteNonFinite(metrics.timer_data);
+            if (config.deleteCounters) {
+              deleteIdleCounters(metrics.counters);
+            }
+            if (config.deleteGauges) {
+              gauges.remember(metrics.gauges);
+            }
+          });
+        }
+        const initialized = backend.init(startupTime, config, events, ...others);
+        packetsAreRepeated = events.listenerCount('packet') > 0;
+        return initialized;
       },
     },
   });
@@ -275,12 +271,12 @@ function guardedManagement(management) {
   });
 }
 
-function watchedConfiguration(configuration) {
+function observedConfiguration(configuration) {
   return Object.create(configuration, {
     configFile: {
       value(file, handleConfiguration) {
         configuration.configFile(file, (config) => {
-          settings = config;
+          configure(config);
           handleConfiguration(config);
         });
       },
@@ -308,7 +304,7 @@ Module._load = function (request, parent, isMain) {
   }
   switch (request) {
     case './lib/config':
-      return watchedConfiguration(loaded);
+      return observedConfiguration(loaded);
     case './lib/mgmt_server':
       return guardedManagement(loaded);
     case './lib/logger':
