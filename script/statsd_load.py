@@ -19,6 +19,10 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".ansible" / "collections"))
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import Management, ManagementError
+
 TICKS = os.sysconf("SC_CLK_TCK")
 KINDS = ("hits:1|c", "latency:{0}.5|ms", "level:{0}|g", "sampled:1|c|@0.1", "unique:u{0}|s")
 
@@ -35,8 +39,14 @@ class StatsD:
         with socket.socket() as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
             stream.bind(("127.0.0.1", 0))
             datagram.bind(("127.0.0.1", 0))
-            self.port, self._management = datagram.getsockname()[1], stream.getsockname()
-        config = {"address": "127.0.0.1", "port": self.port, "mgmt_address": "127.0.0.1", "mgmt_port": self._management[1], "backends": []}
+            self.port, self._management_port = datagram.getsockname()[1], stream.getsockname()[1]
+        config = {
+            "address": "127.0.0.1",
+            "port": self.port,
+            "mgmt_address": "127.0.0.1",
+            "mgmt_port": self._management_port,
+            "backends": [],
+        }
         file = release / f"load-{self.port}.js"
         file.write_text(json.dumps({**config, "flushInterval": 600000}))
         command = ["node", *(["--require=./preload.js"] if guarded else []), "node_modules/statsd/stats.js", str(file)]
@@ -48,7 +58,7 @@ class StatsD:
             try:
                 self.received()
                 return self
-            except OSError as error:
+            except ManagementError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.__exit__()
                     raise RuntimeError("StatsD does not answer") from error
@@ -59,16 +69,9 @@ class StatsD:
         self._process.wait()
 
     def received(self) -> int:
-        """Return the number of metrics that StatsD has received. Raises ``OSError``."""
-        with socket.create_connection(self._management, timeout=30) as management:
-            management.sendall(b"counters")
-            answer = b""
-            while not answer.endswith(b"END\n\n"):
-                part = management.recv(65536)
-                if not part:
-                    raise ConnectionResetError("StatsD has hung up")
-                answer += part
-        return int(answer.partition(b"'statsd.metrics_received': ")[2].split(b"\n")[0].rstrip(b","))
+        """Return the number of metrics that StatsD has received. Raises ``ManagementError``."""
+        with Management("127.0.0.1", self._management_port, timeout=30) as management:
+            return management.metrics("counters")["statsd.metrics_received"]
 
     def processor_seconds(self) -> float:
         user, system = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]

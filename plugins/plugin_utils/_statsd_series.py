@@ -9,6 +9,7 @@ Source of the names: ``lib/process_metrics.js`` and ``backends/graphite.js`` of 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -145,11 +146,12 @@ def aggregation_rules(configs: list[dict]) -> list[dict]:
     # A namespace within another one comes first, and in each what is left over comes last.
     found.sort(key=lambda rule: (-re.split(r"\(|\[", rule[1])[0].count(r"\."), rule[0] in ("gauges", "timers", "counter_rates")))
     rules: dict[str, dict] = {}
+    numbers: Counter[str] = Counter()
     for name, pattern, method in [*found, *_GENERAL_RULES]:
         if pattern not in rules:
-            number = sum(1 for rule in rules.values() if rule["name"].rstrip("0123456789").rstrip("_") == name) + 1
+            numbers[name] += 1
             rules[pattern] = {
-                "name": name if number == 1 else f"{name}_{number}",
+                "name": name if numbers[name] == 1 else f"{name}_{numbers[name]}",
                 "pattern": pattern,
                 "xfilesfactor": _FACTORS[method],
                 "aggregation_method": method,
@@ -166,14 +168,13 @@ def aggregation_warnings(variable: str, rules: list[dict], config: dict, tags: b
     right = aggregation_rules([config])
     order = [rule["name"] for rule in right]
     # Words that a rule by the last word of a name takes for something else.
-    metrics = ["requests", "requests.count", "requests.min", "requests.max", *["requests;env=a.count"] * tags]
-    for metric in metrics:
+    for metric in ["requests", "requests.count", "requests.min", "requests.max", *["requests;env=a.count"] * tags]:
         for series in Names(config).samples(metric):
             rule = first_match(rules, series.name)
             method = (rule or {}).get("aggregation_method") or "average"
             better = first_match(right, series.name) or right[-1]
             if method not in series.methods and better["aggregation_method"] in series.methods:
-                name = f"rule '{rule.get('name')}'" if rule else "carbon's own rule for what no rule matches"
+                name = f"rule '{rule['name']}'" if rule else "carbon's own rule for what no rule matches"
                 warnings.setdefault(
                     (order.index(better["name"]), name),
                     f"{variable}: {name} rolls up {series.name}, {series.kind} of StatsD, by {method}. Put this rule before it:"

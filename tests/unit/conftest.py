@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # As ansible's own commands do, before anything of the collection is imported: its filters can then be used in templates.
 init_plugin_loader([str(ROOT / ".ansible" / "collections")])
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import parse_dump  # noqa: E402
+from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import Management, ManagementError  # noqa: E402
 
 SIMULATED_NODE_23 = "delete require('util').log;"
 
@@ -243,44 +243,70 @@ class StatsD:
 
     def metrics(self, kind):
         """Return the counters, gauges or timers by their names."""
-        return parse_dump(self.ask(kind).rpartition("END")[0])
+        with Management(*self._management, timeout=5) as management:
+            return management.metrics(kind)
 
-    def counts(self, name, value):
+    def processor_seconds(self):
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def counts(self, name, value, timeout=5):
         """Wait until the counter has the value."""
-        for _number in range(50):
-            if f"{name}: {value}" in self.ask("counters").replace("'", ""):
-                return True
-            if self.process.poll() is not None:
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                if self.metrics("counters").get(name) == value:
+                    return True
+            except ManagementError:  # it has just ended
                 return False
-            time.sleep(0.1)
+            time.sleep(0.02)
         return False
 
 
-@pytest.fixture
-def flushed():
-    """Return what StatsD sends to a port that stands for carbon, by series, and that port."""
-    server = socket.create_server(("127.0.0.1", 0))
-    sent = []
+class Receiver:
+    """A port that stands for carbon's, and what StatsD has sent to it: a list of name, value and timestamp."""
 
-    def receive():
+    def __init__(self):
+        self.sent = []
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self):
         while True:
             try:
-                with server.accept()[0] as stream:
-                    sent.extend(line.decode().split() for line in stream.makefile("rb"))
+                with self._server.accept()[0] as stream:
+                    self.sent.extend(line.decode().split() for line in stream.makefile("rb"))
             except OSError:
                 return
 
-    threading.Thread(target=receive, daemon=True).start()
-    yield server.getsockname()[1], sent
-    server.close()
+    def close(self):
+        self._server.close()
+
+    def values(self, name):
+        return [float(value) for series, value, _timestamp in self.sent if series == name]
+
+    def wait_for(self, *names, number=1, timeout=15):
+        """Wait until each of the series has a number of values."""
+        deadline = time.monotonic() + timeout
+        while missing := [name for name in names if len(self.values(name)) < number]:
+            assert time.monotonic() < deadline, f"{missing} of {self.sent}"
+            time.sleep(0.1)
 
 
 @pytest.fixture
-def graphite_settings():
-    """Return settings with which StatsD sends what it flushes to a port."""
+def receiver():
+    one = Receiver()
+    yield one
+    one.close()
 
-    def settings(port, **others):
-        own = {"graphiteHost": "127.0.0.1", "graphitePort": port, "graphite": {"legacyNamespace": False}}
+
+@pytest.fixture
+def flushing(receiver):
+    """Return settings with which StatsD sends what it flushes to the receiver, each second."""
+
+    def settings(**others):
+        own = {"graphiteHost": "127.0.0.1", "graphitePort": receiver.port, "graphite": {"legacyNamespace": False}}
         return {"backends": ["./backends/graphite"], "flushInterval": 1000, **own, **others}
 
     return settings

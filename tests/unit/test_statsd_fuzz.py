@@ -50,15 +50,6 @@ def noise(chance):
     return b"".join(mutated(line_of(chance), chance) + chance.choice(SEPARATORS).encode() for _number in range(chance.randrange(1, 8)))
 
 
-def is_told(one, name, value, timeout=30):
-    deadline = time.monotonic() + timeout
-    while one.process.poll() is None and time.monotonic() < deadline:
-        if one.metrics("counters").get(name) == value:
-            return True
-        time.sleep(0.01)
-    return False
-
-
 def test_no_bytes_end_the_process_and_valid_lines_count_exactly(statsd):
     one, chance = statsd(), random.Random(SEED)
     sent = valid = 0
@@ -73,7 +64,9 @@ def test_no_bytes_end_the_process_and_valid_lines_count_exactly(statsd):
                     valid += 3
                 sender.send(packet)
             sent += BATCH
-            assert is_told(one, "statsd.packets_received", sent), f"seed {SEED}, after {sent} packets: {one.log.read_text()[-2000:]}"
+            assert one.counts("statsd.packets_received", sent, timeout=30), (
+                f"seed {SEED}, after {sent} packets: {one.log.read_text()[-2000:]}"
+            )
     assert one.process.poll() is None
     assert one.metrics("counters")["fuzz.valid"] == valid, f"seed {SEED}"
     for kind in ("counters", "gauges", "timers"):
@@ -95,7 +88,7 @@ def test_no_bytes_on_a_stream_or_to_the_management_end_the_process(statsd):
         with socket.create_connection(("127.0.0.1", one.management_port)) as management:
             management.sendall(chance.choice([" ".join(chance.choices(COMMANDS, k=3)).encode(), chance.randbytes(50), b"quit"]))
         assert one.process.poll() is None, f"seed {SEED}: {one.log.read_text()[-2000:]}"
-    assert is_told(one, "fuzz.valid", valid), f"seed {SEED}"
+    assert one.counts("fuzz.valid", valid, timeout=30), f"seed {SEED}"
 
 
 class Model:
@@ -137,8 +130,7 @@ class Model:
         return series
 
 
-def test_ten_thousand_lines_mean_what_the_documentation_says(statsd, flushed, graphite_settings):
-    port, sent = flushed
+def test_ten_thousand_lines_mean_what_the_documentation_says(statsd, receiver, flushing):
     chance, model, lines = random.Random(SEED), Model(), []
     for _number in range(10000):
         name = ".".join(chance.choices(["shop", "Pay-1", "a_b", "0", "x"], k=chance.randrange(1, 4)))
@@ -148,22 +140,15 @@ def test_ten_thousand_lines_mean_what_the_documentation_says(statsd, flushed, gr
         rate = chance.choice([None, None, "0.1", "0.50", "1", "2.5e-01"]) if kind in ("c", "ms") else None
         lines.append(f"{kind}.{name}:{sign}{number}|{kind}" + (f"|@{rate}" if rate else ""))
         model.take(f"{kind}.{name}", sign + number, kind, float(rate or 1))
-    one = statsd("tcp", **graphite_settings(port, flushInterval=6000))
-    deadline = time.monotonic() + 30
-    while not sent:  # a flush, before the next of which there is time
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    sent.clear()
+    one = statsd("tcp", **flushing(flushInterval=6000))
+    # A flush, before the next of which there is time.
+    receiver.wait_for("stats.counters.statsd.packets_received.count", timeout=30)
+    receiver.sent.clear()
     with socket.create_connection(("127.0.0.1", one.port)) as stream:
         stream.sendall("".join(f"{line}\n" for line in lines).encode())
     expected = model.series(6, 90)
-    deadline = time.monotonic() + 30
-    while not {name for name, *_rest in sent} >= set(expected):
-        assert time.monotonic() < deadline, f"seed {SEED}: {sorted(set(expected) - {name for name, *_rest in sent})[:9]}"
-        time.sleep(0.1)
-    found = {}
-    for name, value, _timestamp in sent:
-        found.setdefault(name, float(value))
+    receiver.wait_for(*expected, timeout=30)
+    found = {name: receiver.values(name)[0] for name in {name for name, *_rest in receiver.sent}}
     assert {name: found[name] for name in expected} == {name: pytest.approx(value, rel=1e-6, abs=1e-6) for name, value in expected.items()}
     own = ("stats.counters.statsd.", "stats.gauges.statsd.", "stats.statsd.")
     assert {name for name in found if not name.startswith(own)} == set(expected)

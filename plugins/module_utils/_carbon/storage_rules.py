@@ -252,7 +252,7 @@ def first_match(rules: list[dict], metric: str) -> dict | None:
     """Return the rule that carbon applies to ``metric``, or ``None``. Patterns that do not compile match nothing."""
     for rule in rules:
         try:
-            if re.search(str(rule.get("pattern")), metric):
+            if re.search(str(rule["pattern"]), metric):
                 return rule
         except re.error:
             continue
