@@ -331,12 +331,8 @@ class Services:
     def _stop_unwanted(self) -> None:
         names = [name for name in services.matching_units(self._module.params["unwanted"]) if name not in self._units]
         states = services.read_states(names)
-        failed = [name for name in names if states[name]["ActiveState"] == "failed"]
-        if failed:
-            # A unit that waits for its next restart would come back as well, and is failed for a moment before it waits; systemd 254
-            # and later call this failed-before-auto-restart.
-            time.sleep(0.2)
-            states.update(services.read_states(failed))
+        # A unit that waits for its next restart would come back as well; systemd 254 and later call it failed for a moment
+        # (failed-before-auto-restart).
         stop = [
             name
             for name in names

@@ -22,13 +22,14 @@ print("all sockets are open", flush=True)
 time.sleep(3600)
 """
 TEMPLATE = f"""\
+[Unit]
+StartLimitIntervalSec=0
 [Service]
 ExecStart=/usr/bin/python3 {DIRECTORY}/program.py {DIRECTORY}
 ExecReload=/bin/touch /run/under-test/reloaded
 RuntimeDirectory=under-test
 Restart=always
 RestartSec=1
-StartLimitIntervalSec=0
 [Install]
 WantedBy=multi-user.target
 """
