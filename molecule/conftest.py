@@ -130,6 +130,23 @@ def counter_comes_back(statsd_send, render, wait_until):
 
 
 @pytest.fixture
+def reboot(host, wait_until):
+    """Restart the host, and return once it listens on every port on which it listened before."""
+
+    def listening():
+        lines = host.check_output("ss -Hltun").splitlines()
+        return {(protocol, local.rpartition(":")[2]) for protocol, _state, _received, _sent, local, *_peer in map(str.split, lines)}
+
+    def run():
+        before = listening()
+        subprocess.run(["docker", "restart", "--timeout", "60", host.backend.get_hostname()], check=True, capture_output=True)
+        wait_until(lambda: host.run("systemctl is-system-running").stdout.strip() in ("running", "degraded"), timeout=60)
+        wait_until(lambda: before <= listening(), message=f"not all of {before} are open")
+
+    return run
+
+
+@pytest.fixture
 def whisper_info(host):
     """Return what whisper's own program says of a series."""
     program = "/opt/graphite/venv/bin/whisper-info.py" if VENV else "whisper-info"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
@@ -90,11 +89,6 @@ def last_on_disk(host):
     return last
 
 
-def reboot(host, wait_until):
-    subprocess.run(["docker", "restart", "--timeout", "60", host.backend.get_hostname()], check=True, capture_output=True)
-    wait_until(lambda: host.run("systemctl is-system-running").stdout.strip() in ("running", "degraded"), timeout=60)
-
-
 def test_there_is_something_to_lose(kept, host, run_module, run_python, counter_comes_back, http_get, snapshot, wait_until):
     now = int(host.run("date +%s").stdout)
     run_python(SEND, *(f"upgrade.old {age} {now - age}" for first, last, step in AGES for age in range(first, last, -step)))
@@ -129,7 +123,7 @@ def test_apt_upgrades_the_release_without_a_question(host):
     assert host.file("/etc/os-release").contains("VERSION_CODENAME=trixie")
 
 
-def test_carbon_collects_between_the_upgrade_and_the_next_run(host, run_python, last_on_disk, wait_until, statsd_send):
+def test_carbon_collects_between_the_upgrade_and_the_next_run(host, reboot, run_python, last_on_disk, wait_until, statsd_send):
     def collects(name):
         now = int(host.run("date +%s").stdout)
         run_python(SEND, f"upgrade.{name} 7 {now}")
@@ -138,8 +132,7 @@ def test_carbon_collects_between_the_upgrade_and_the_next_run(host, run_python, 
         wait_until(lambda: last_on_disk(f"stats/counters/upgrade/{name}/count") is not None, timeout=40)
 
     collects("upgraded")
-    reboot(host, wait_until)
-    wait_until(lambda: host.run("ss -Hltn").stdout.count("127.0.0.1") >= 3)
+    reboot()
     collects("rebooted")
 
 
@@ -180,8 +173,7 @@ def test_a_database_of_a_newer_release_is_not_touched(playbook, host, run_python
     run_python(execute, "DELETE FROM django_migrations WHERE name = '0009_future'")
 
 
-def test_the_upgraded_stack_survives_a_reboot(host, wait_until, counter_comes_back):
-    reboot(host, wait_until)
-    wait_until(lambda: all(host.run(f"systemctl is-active {unit}").rc == 0 for unit in UNITS))
-    wait_until(lambda: host.run("ss -Hltn").stdout.count("LISTEN") >= 4)
+def test_the_upgraded_stack_survives_a_reboot(host, reboot, counter_comes_back):
+    reboot()
+    assert all(host.run(f"systemctl is-active {unit}").rc == 0 for unit in UNITS)
     counter_comes_back("upgrade.rebooted_again")
