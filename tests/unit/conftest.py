@@ -30,24 +30,37 @@ SIMULATED_NODE_23 = "delete require('util').log;"
 
 
 @pytest.fixture(scope="session")
-def run_by_ansible():
+def ansible_command(tmp_path_factory):
+    """Run a command of Ansible in the checkout, as ansible_server.py does; return its exit status and what it has printed.
+
+    Environment variables reach the plugins. Settings that Ansible reads when it is imported, such as ANSIBLE_STRATEGY, are the server's.
+    """
+    printed = tmp_path_factory.mktemp("ansible") / "printed"
+    server = [sys.executable, Path(__file__).with_name("ansible_server.py")]
+    with subprocess.Popen(server, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+
+        def run(*command: str | Path, **environment: str) -> tuple[int, str]:
+            process.stdin.write(json.dumps([[str(part) for part in command], environment, str(printed)]) + "\n")
+            status = int(process.stdout.readline())
+            return status, printed.read_text()
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def run_by_ansible(ansible_command):
     """Run a module or an action of the collection on this machine through the command ``ansible``; return its result, and its output.
 
     This takes seconds. ``run_module`` is for the module alone, and test_front_door.py checks that both give the same.
     """
 
     def run(module: str, /, *flags: str, **arguments: object) -> tuple[dict, str]:
-        result = subprocess.run(
-            ["ansible", "localhost", "--diff", *flags, "-m", f"metricstack.graphite.{module}", "-a", json.dumps(arguments)],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        diff, arrow, answer = result.stdout.partition(" => ")
-        assert arrow, result.stdout + result.stderr
-        return {**json.loads(answer), "shown_diff": diff}, result.stdout + result.stderr
+        command = ["ansible", "localhost", "--diff", *flags, "-m", f"metricstack.graphite.{module}", "-a", json.dumps(arguments)]
+        _status, output = ansible_command(*command, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+        diff, arrow, answer = output.partition(" => ")
+        assert arrow, output
+        return {**json.loads(answer), "shown_diff": diff}, output
 
     return run
 

@@ -133,7 +133,7 @@ STACK_CASES = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(ansible_command, tmp_path_factory):
     directory = tmp_path_factory.mktemp("bad_input")
     inventory = directory / "hosts"
     inventory.write_text(UNREACHABLE)
@@ -141,15 +141,9 @@ def site(tmp_path_factory):
     def run(variables: dict, extra: dict | None = None) -> str:
         (directory / "host_vars").mkdir(exist_ok=True)
         (directory / "host_vars" / "web1.json").write_text(json.dumps(variables))
-        result = subprocess.run(
-            ["ansible-playbook", "-i", inventory, "-e", json.dumps(extra or {}), "playbooks/site.yml"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode != 0
-        return result.stdout + result.stderr
+        status, output = ansible_command("ansible-playbook", "-i", inventory, "-e", json.dumps(extra or {}), "playbooks/site.yml")
+        assert status != 0
+        return output
 
     return run
 
@@ -241,15 +235,14 @@ def test_a_value_that_another_host_is_refused_for_is_not_told_again():
 
 
 @pytest.fixture
-def playbook_output(tmp_path):
+def playbook_output(ansible_command, tmp_path):
     """Run a playbook that contacts no host with an inventory; return its output on one line."""
 
     def run(inventory: dict, playbook="playbooks/validate.yml", *arguments: str) -> str:
         file = tmp_path / "hosts.json"
         file.write_text(json.dumps(inventory))
-        command = ["ansible-playbook", "-i", file, playbook, *arguments]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        return " ".join((result.stdout + result.stderr).split())
+        _status, output = ansible_command("ansible-playbook", "-i", file, playbook, *arguments)
+        return " ".join(output.split())
 
     return run
 
@@ -316,7 +309,7 @@ def test_variables_of_a_play_are_refused_because_other_plays_do_not_see_them(pla
     assert "statsd_flush_interval is 7000" in output
 
 
-def test_a_secret_without_the_password_of_the_vault_is_named(tmp_path):
+def test_a_secret_without_the_password_of_the_vault_is_named(ansible_command, tmp_path):
     (tmp_path / "password").write_text("vault-password\n")
     command = ["ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "hidden-key"]
     encrypted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
@@ -324,9 +317,8 @@ def test_a_secret_without_the_password_of_the_vault_is_named(tmp_path):
     inventory.write_text(f"all:\n  hosts:\n    web1:\n      graphite_web_secret_key: {encrypted}\n")
 
     def validate(*arguments):
-        command = ["ansible-playbook", "-i", inventory, "playbooks/validate.yml", *arguments]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        return " ".join((result.stdout + result.stderr).split())
+        _status, output = ansible_command("ansible-playbook", "-i", inventory, "playbooks/validate.yml", *arguments)
+        return " ".join(output.split())
 
     assert "failed=0" in validate("--vault-password-file", tmp_path / "password")
     reason = "Attempting to decrypt but no vault secrets found"
@@ -375,15 +367,12 @@ def test_refused_by_name_before_the_first_contact(site, variables, named):
     assert [word for word in named if word not in failure] == [], output
 
 
-def test_a_stack_of_several_hosts_that_could_not_work_is_refused(tmp_path):
+def test_a_stack_of_several_hosts_that_could_not_work_is_refused(ansible_command, tmp_path):
     def validate(**carbon):
         hosts = {"carbon": {"hosts": {"c1": carbon}}, "statsd": {"hosts": {"s1": None}}, "graphite_web": {"hosts": {"c1": None}}}
         inventory = tmp_path / "hosts.json"
         inventory.write_text(json.dumps({"all": {"children": hosts}}))
-        result = subprocess.run(
-            ["ansible-playbook", "-i", inventory, "playbooks/validate.yml"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        return result.returncode, result.stdout + result.stderr
+        return ansible_command("ansible-playbook", "-i", inventory, "playbooks/validate.yml")
 
     status, output = validate()
     assert status != 0

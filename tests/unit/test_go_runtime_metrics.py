@@ -79,18 +79,18 @@ def test_instances_are_called_after_their_version():
     ]
 
 
-def test_bad_input_is_refused_before_the_first_contact(tmp_path):
+def test_bad_input_is_refused_before_the_first_contact(ansible_command, tmp_path):
     inventory = tmp_path / "hosts"
     inventory.write_text(
         "web1 ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1 ansible_ssh_common_args='-o ConnectTimeout=1'\n"
     )
     variables = {"go_runtime_metrics_instances": [{"version": "1.24", "port": 81250}]}
     command = ["ansible-playbook", "-i", inventory, "playbooks/go_runtime_metrics.yml", "-e"]
-    bad = subprocess.run([*command, json.dumps(variables)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "UNREACHABLE" not in bad.stdout
-    assert "go_runtime_metrics_instances: instance 'go1-24': port is 81250" in bad.stdout
-    good = subprocess.run([*command, "{}"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "UNREACHABLE" in good.stdout
+    _status, bad = ansible_command(*command, json.dumps(variables))
+    assert "UNREACHABLE" not in bad
+    assert "go_runtime_metrics_instances: instance 'go1-24': port is 81250" in bad
+    _status, good = ansible_command(*command, "{}")
+    assert "UNREACHABLE" in good
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_version_that_cannot_be_had_is_named(build, version):
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["gofmt", "-l", "."], ["go", "vet", "."], ["go", "test", "."]], ids=" ".join)
+@pytest.mark.parametrize("command", [["gofmt", "-l", "."], ["go", "test", "-vet=all", "."]], ids=" ".join)
 def test_go_approves_of_the_server(tmp_path_factory, command):
     cache = tmp_path_factory.getbasetemp() / "go"
     environment = {
