@@ -96,13 +96,19 @@ def rule_problems(role: str, variables: Mapping[str, Any], refused: set[str], ru
     ``variables`` are those of the role with its prefix, with the defaults in place of values that are already ``refused``; ``rules``
     takes them without the prefix. What names a refused variable is left out, because it may follow from the default.
     """
-    problems = rules({name[len(role) + 1 :]: value for name, value in variables.items()}) if rules else []
-    if boolean(variables.get(f"{role}_remove_data", False), strict=False) and variables.get(f"{role}_state") != "absent":
-        problems.append(
-            f"{role}_remove_data is true, but {role}_state is present. Set {role}_state to absent to remove both, or leave"
-            f" {role}_remove_data out."
-        )
+    unprefixed = {name[len(role) + 1 :]: value for name, value in variables.items()}
+    problems = (rules(unprefixed) if rules else []) + removal_problems(role, unprefixed)
     return [problem for problem in problems if refused.isdisjoint(_words(problem))]
+
+
+def removal_problems(role: str, variables: Mapping[str, Any]) -> list[str]:
+    """Return one message if the variables of a role, without its prefix, ask to remove the data of a service that stays."""
+    if variables.get("state") == "absent" or not boolean(variables.get("remove_data", False), strict=False):
+        return []
+    return [
+        f"{role}_remove_data is true, but {role}_state is present. Set {role}_state to absent to remove both, or leave"
+        f" {role}_remove_data out."
+    ]
 
 
 def subject(problem: str, names: Mapping[str, Any]) -> str | None:
