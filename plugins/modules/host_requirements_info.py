@@ -323,6 +323,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+host_names:
+  description: Name of the host without and with its domain.
+  returned: success
+  type: list
+  elements: str
+  sample: [web1, web1.example.org]
+host_addresses:
+  description: Addresses of the host, except those that are local to a link. Empty on a host without the program C(ip).
+  returned: success
+  type: list
+  elements: str
+  sample: [127.0.0.1, 192.0.2.7, "2001:db8::7", "::1"]
 problems:
   description: Everything that would end the installation; one message each.
   returned: success
@@ -365,6 +377,10 @@ apache:
       description: Arguments of the C(Listen) directives for the file of each site, so that each address is configured once; by site.
       type: dict
       sample: {graphite: ["8080"]}
+    server_aliases:
+      description: Names for the directive C(ServerAlias) of each site; by site.
+      type: dict
+      sample: {graphite: [web1, web1.example.org, 127.0.0.1, 192.0.2.7]}
     elsewhere:
       description: The C(Listen) directives in the rest of the configuration that are in force.
       type: list
@@ -481,7 +497,7 @@ readonly_kernel_settings:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, requirements
+from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache, identity, requirements
 
 
 def _list_of(**options: dict) -> dict:
@@ -560,6 +576,8 @@ def main() -> None:
     )
     module.exit_json(
         changed=False,
+        host_names=identity.own_names(),
+        host_addresses=identity.own_addresses(),
         problems=examination.problems,
         missing=examination.missing,
         unverified=examination.unverified,

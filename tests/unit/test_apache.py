@@ -285,6 +285,19 @@ def test_names_and_paths_that_work_are_not_refused():
     assert apache_wsgi_problems({"sites": [site("wiki", **APPLICATION, **names, **paths)]}) == []
 
 
+def test_a_site_answers_to_the_names_of_the_host(monkeypatch, tmp_path):
+    monkeypatch.setattr(apache, "own_names", lambda: ["web1", "web1.example"])
+    monkeypatch.setattr(apache, "own_addresses", lambda: ["127.0.0.1", "192.0.2.7", "2001:db8::7"])
+    (tmp_path / "sites-enabled").mkdir()
+    (tmp_path / "apache2.conf").write_text("IncludeOptional sites-enabled/*.conf\n")
+    (tmp_path / "sites-enabled/all.conf").write_text("<VirtualHost *:80>\nServerName web1.example\n</VirtualHost>\n")
+    sites = [site("own", server_aliases=["alias", "web1"], names_of_host=True), site("wiki", server_aliases=["wiki"])]
+    found = apache.describe(str(tmp_path), sites, [], disable_default_site=False)
+    assert found["server_aliases"] == {"own": ["alias", "web1", "web1.example", "127.0.0.1", "192.0.2.7"], "wiki": ["wiki"]}
+    (shadow,) = found["shadows"]
+    assert "answers for web1.example in place of site 'own'" in shadow
+
+
 def test_an_account_that_the_host_neither_knows_nor_gets_is_refused(examine):
     def problems(**accounts):
         return examine([site("wiki", **accounts)]).problems()
@@ -312,7 +325,7 @@ def test_modules_that_the_sites_need_are_enabled(examine):
 def test_a_site_keeps_every_character(role_validation):
     directive = 'Header set X-Team "größe \U0001f680"'
     wanted = site("wiki", **APPLICATION, extra_directives=[directive], watched_files=["/srv/\U0001f680"])
-    host = {"listens": {"wiki": []}, "ports_file": None, "module_files": ["headers.load"]}
+    host = {"listens": {"wiki": []}, "server_aliases": {"wiki": []}, "ports_file": None, "module_files": ["headers.load"]}
     variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": ["old"]}
     link, written, *_rest, old = role_validation.listed("apache_wsgi", "files.yml.j2", variables)
     assert link["path"] == "/etc/apache2/mods-enabled/headers.load"

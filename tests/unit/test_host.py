@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import pwd
 import shutil
 import subprocess
@@ -118,6 +119,8 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module, tmp_path)
         ],
         lock_timeout=5,
     )
+    assert result["host_names"][0] == platform.node().partition(".")[0]
+    assert "127.0.0.1" in result["host_addresses"]
     problems = "\n".join(result["problems"])
     for message in (
         "systemd",

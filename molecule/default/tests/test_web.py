@@ -25,6 +25,14 @@ def test_pages_and_static_files_are_served(http_get, path):
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("option", ["--short", "--fqdn", "--all-ip-addresses"])
+def test_the_site_answers_to_the_names_of_the_host(host, http_get, option):
+    name = host.check_output("hostname %s", option).split()[0]
+    address = f"[{name}]" if ":" in name else name
+    status, _headers, body = http_get("/version/", headers={"Host": address})
+    assert (status, body.strip()) == (200, http_get("/version/")[2].strip())
+
+
 def test_the_provisioned_user_logs_in(http_get):
     status, headers, _body = http_get("/account/login", data=form(username="admin", password=PASSWORD, nextPage="/dashboard"))
     assert (status, headers["Location"]) == (302, "/dashboard")

@@ -17,9 +17,9 @@ import os
 import pwd
 import re
 import shlex
-import socket
 from typing import Callable, Iterator, NamedTuple
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.identity import own_addresses, own_names
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, address_problem, holders
 
@@ -490,15 +490,17 @@ def _is_address(name: str) -> bool:
 
 def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool) -> dict:
     """Return the result of an examination, as the module ``host_requirements_info`` documents it."""
+    sites = [{**site, "server_aliases": _server_aliases(site)} for site in sites]
     packaged = _packaged_checksums()
     default_site = packaged.get(f"{ROOT}/sites-available/{DEFAULT_SITE}.conf", "unknown")
-    examination = Examination(root, sites, sockets, default_site, _host_names, disable_default_site)
+    examination = Examination(root, sites, sockets, default_site, _derived_names, disable_default_site)
     account = run_account(root)
     return {
         "installed": examination.configuration.installed,
         "problems": examination.problems(),
         "shadows": examination.shadows(),
         "listens": examination.listens,
+        "server_aliases": {site["name"]: site["server_aliases"] for site in sites},
         "elsewhere": [listen._asdict() for listen in examination.elsewhere],
         "unused_listens": [{"argument": listen.argument, "holder": holder.owner} for listen, holder in examination.unused],
         "ports_file": examination.ports_file(),
@@ -519,6 +521,14 @@ def _packaged_checksums() -> dict[str, str]:
     return dict(re.findall(r"(?m)^ (\S+) ([0-9a-f]{32})", known))
 
 
-def _host_names() -> list[str]:
-    """Return the host's own names; asking for them may take a server's time."""
-    return sorted({socket.gethostname(), socket.getfqdn()} - {"localhost"})
+def _server_aliases(site: dict) -> list[str]:
+    """Return the names of a site beside its first; Apache knows no IPv6 addresses among them."""
+    aliases = list(site.get("server_aliases") or [])
+    if site.get("names_of_host"):
+        aliases += own_names() + [address for address in own_addresses() if ":" not in address]
+    return list(dict.fromkeys(aliases))
+
+
+def _derived_names() -> list[str]:
+    """Return the names that Apache derives from those of the host, for a site without one."""
+    return [name for name in own_names() if name != "localhost"]

@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """What a host listens on, as ``ss -Hltunp --cgroup`` prints it, and what it could listen on. This file is private to the collection.
 
-Source of the format: ``misc/ss.c`` of iproute2 6.1 and 6.15; of the addresses, ``ip/ipaddress.c``.
+Source of the format: ``misc/ss.c`` of iproute2 6.1 and 6.15.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import socket as network
 from typing import NamedTuple
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.identity import own_addresses
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 
 _SOCKET = re.compile(
@@ -135,7 +136,7 @@ def address_problem(variable: str, address: str) -> str | None:
     """Return a message if no program could listen on ``address``, which ``variable`` has, whatever the port; else ``None``."""
     if _is_available(address):
         return None
-    known = ", ".join(_own_addresses()) or "those that 'ip address' shows"
+    known = ", ".join(own_addresses()) or "those that 'ip address' shows"
     return (
         f"{variable} is {address}, which is not an address of this host; it has {known}. Give one of these, or add {address} to the host."
     )
@@ -160,9 +161,3 @@ def _can_bind(family: int, place: tuple) -> bool:
     except OSError as error:
         return error.errno not in _UNAVAILABLE
     return True
-
-
-def _own_addresses() -> list[str]:
-    """Return the addresses of this host without those that are local to a link; none where there is no ``ip``."""
-    shown = run(["ip", "-oneline", "address"]).stdout
-    return [address for address in re.findall(r" inet6? ([^/ ]+)", shown) if not address.startswith("fe80:")]
