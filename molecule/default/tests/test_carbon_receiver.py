@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What carbon cannot take on its own ports is lost by itself, logged and counted; the lines around it are stored."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import PYTHON, values
+
+SEND = """
+import ast, socket, sys
+for packet in ast.literal_eval(sys.argv[2]):
+    with socket.socket(socket.AF_INET, {"tcp": 1, "udp": 2}[sys.argv[1]]) as sender:
+        sender.connect(("127.0.0.1", 12003))
+        sender.sendall(packet)
+"""
+# A line for each reason, and what is logged. NAME is that of a series that has good points as well.
+REFUSED = [
+    (b"receiver.\xff\xfe 5 NOW", r"b'receiver\.\\xff\\xfe 5 \d+' from \S+: the line is not UTF-8"),
+    (b"receiver.infinity.bad infinity NOW", r"'receiver\.infinity\.bad inf \S+' from \S+: the value is not finite"),
+    (b"receiver.nan.bad nan NOW", r"'receiver\.nan\.bad nan \S+' from \S+: the value is not finite"),
+    (b"NAME 5 inf", r"'NAME 5\.0 inf' from \S+: the time is no Unix time in seconds"),
+    (b"NAME 5 NOW000", r"'NAME 5\.0 \d+000\.0' from \S+: the time is no Unix time in seconds"),
+    (b"NAME: 5 at NOW", r"b'NAME: 5 at \d+' from \S+: the line is not a name, a number and a Unix time in seconds"),
+    (b"receiver." + b"x" * 17000 + b" 5 NOW", r"b'receiver\.x{191}'\.\.\. from \S+: the line is longer than 16384 bytes"),
+]
+# Reports about itself in series that have a point for each ten seconds.
+OTHER_INSTANCE = """
+[cache:under-test]
+LINE_RECEIVER_PORT = 12003
+CACHE_QUERY_PORT = 17002
+ENABLE_UDP_LISTENER = True
+UDP_RECEIVER_PORT = 12003
+CARBON_METRIC_INTERVAL = 10
+CARBON_METRIC_PREFIX = load_test
+"""
+OTHER_CARBON = "/srv/other-carbon"
+DROP_IN = "/etc/systemd/system/carbon-cache@under-test.service.d"
+
+
+@pytest.fixture
+def now(host):
+    return int(host.run("date +%s").stdout)
+
+
+@pytest.fixture
+def send_to_carbon(run_python):
+    """Send each packet in a connection or a datagram of its own."""
+    return lambda *packets, protocol="tcp": run_python(SEND, protocol, repr(packets))
+
+
+@pytest.fixture
+def logged(host, now):
+    """Return what the second instance has logged during the test."""
+    return lambda: host.run(f"journalctl --output cat --since @{now} --unit carbon-cache@under-test").stdout
+
+
+@pytest.fixture
+def other_instance(host, wait_until):
+    """Return a function that starts a second instance, whose log begins anew and which takes datagrams as well."""
+    conf = "/etc/carbon/carbon.conf"
+    assert host.run(f"cp -a {conf} {conf}.kept && cat >> {conf} <<'END'\n{OTHER_INSTANCE}\nEND").rc == 0
+
+    def start():
+        assert host.run("systemctl daemon-reload; systemctl restart carbon-cache@under-test").rc == 0
+        wait_until(lambda: ":12003 " in host.run("ss -Hltn").stdout)
+
+    yield start
+    host.run(f"systemctl stop carbon-cache@under-test; mv {conf}.kept {conf}")
+    host.run(f"rm -rf {OTHER_CARBON} {DROP_IN}; systemctl daemon-reload")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_line_that_carbon_cannot_take_is_lost_by_itself(protocol, now, send_to_carbon, logged, render, wait_until, other_instance):
+    other_instance()
+    names = [f"receiver.{protocol}_{now}_{number}" for number in range(len(REFUSED))]
+    packets = []
+    for name, (line, _said) in zip(names, REFUSED):
+        lines = b"\n".join([b"NAME 1 BEFORE", line, b"NAME 2 NOW", b""])
+        for word, text in (("NAME", name), ("BEFORE", now - 60), ("NOW", now)):
+            lines = lines.replace(word.encode(), str(text).encode())
+        packets.append(lines)
+    send_to_carbon(*packets, protocol=protocol)
+
+    def stored():
+        return {series["target"]: values(series) for series in render(f"receiver.{protocol}_{now}_*")}
+
+    wait_until(lambda: stored() == {name: [1, 2] for name in names}, message="not both of the good points are stored")
+    for name, (_line, said) in zip(names, REFUSED):
+        assert len(re.findall("Not stored: " + said.replace("NAME", name), logged())) == 1, logged()
+    assert render("receiver.*.bad") == []
+
+
+def test_a_line_that_a_connection_leaves_unfinished_is_logged(now, send_to_carbon, logged, wait_until, other_instance):
+    other_instance()
+    send_to_carbon(f"receiver.end.bad 5 {now}".encode())
+    wait_until(lambda: f"Not stored: b'receiver.end.bad 5 {now}' from " in logged())
+    assert "the connection ended within the line" in logged()
+
+
+def test_a_sender_of_bad_lines_does_not_fill_the_log_and_all_are_counted(now, send_to_carbon, logged, render, wait_until, other_instance):
+    other_instance()
+    send_to_carbon(b"bad \xff\n" * 1000)
+    wait_until(lambda: "More is not stored and not logged for a minute" in logged())
+    assert logged().count("ot stored") == 11
+    counter = "removeEmptySeries(load_test.agents.*.invalidPoints)"
+    wait_until(lambda: [max(values(series)) for series in render(counter)] == [1000], message="the lines are not counted")
+
+
+def test_a_carbon_of_other_parts_starts_unguarded_and_says_so(host, send_to_carbon, now, logged, render, wait_until, other_instance):
+    """A function has another name in this copy of carbon."""
+    environment = host.run("systemctl show --property Environment --value carbon-cache@a").stdout.strip()
+    assert environment.startswith("PYTHONPATH=/")
+    changed = environment.replace("PYTHONPATH=", f"PYTHONPATH={OTHER_CARBON}:")
+    copied = host.run(
+        f"mkdir -p {OTHER_CARBON} {DROP_IN} && cp -r $({PYTHON} -c 'import carbon; print(*carbon.__path__)') {OTHER_CARBON}"
+        f" && sed -i s/recordMetrics/recordAll/ {OTHER_CARBON}/carbon/instrumentation.py"
+        f" && printf '[Service]\nEnvironment={changed}\n' > {DROP_IN}/other.conf"
+    )
+    assert copied.rc == 0, copied.stderr
+    other_instance()
+    send_to_carbon(f"receiver.unguarded 3 {now}\n".encode())
+    wait_until(lambda: [values(series) for series in render("receiver.unguarded")] == [[3]])
+    assert "runs without it: module 'carbon.instrumentation' has no attribute 'recordMetrics'" in logged()

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Loses the point that carbon cannot take, and no other: says so in the log, and counts it in carbon.agents.*.invalidPoints.
+
+By itself, carbon decodes lines outside of what catches its errors, so that a byte that is not UTF-8 or an infinite time ends the
+connection, as does a line that is too long: what its sender has sent behind it is lost. Of a datagram, what is behind 8192 bytes is
+lost. A value that is infinite is stored, and graphite-web answers with invalid JSON. A time that is too large for a whisper file
+takes the other points of its series along.
+
+Python loads this file at the start of carbon-cache, whose unit has its directory in PYTHONPATH. Carbon starts without it as well.
+
+Source: protocols.py, instrumentation.py and writer.py of carbon 1.1.4 to 1.1.10. Installed by the role
+metricstack.graphite.carbon_cache, which overwrites manual changes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from twisted.plugins.carbon_cache_plugin import CarbonCacheServiceMaker
+
+# As Twisted's, in bytes.
+LONGEST_LINE = 16384
+# Twisted cuts at 8192 bytes.
+LARGEST_DATAGRAM = 65536
+LONGEST_SHOWN = 200
+MOST_LOGGED_IN_A_MINUTE = 10
+
+
+class Refusals:
+    """Counts what is refused, and logs so much of it that a sender of nothing else does not fill the journal."""
+
+    def __init__(self, log, increment):
+        self._log, self._increment = log, increment
+        self._minute = -math.inf
+        self._logged = 0
+
+    def add(self, sender, reason, refused):
+        self._increment("invalidPoints")
+        if time.monotonic() - self._minute >= 60:
+            self._minute = time.monotonic()
+            self._logged = 0
+        self._logged += 1
+        if self._logged <= MOST_LOGGED_IN_A_MINUTE:
+            shown = repr(refused[:LONGEST_SHOWN]) + ("..." if len(refused) > LONGEST_SHOWN else "")
+            self._log(f"Not stored: {shown} from {sender}: {reason}")
+        elif self._logged == MOST_LOGGED_IN_A_MINUTE + 1:
+            self._log("More is not stored and not logged for a minute; carbon.agents.*.invalidPoints counts it")
+
+
+def _guard():
+    # Carbon chooses Twisted's reactor before these may be imported.
+    from carbon import instrumentation, log, service  # noqa: F401, PLC0415  # the last loads the others in an order that works
+    from carbon.protocols import MetricDatagramReceiver, MetricLineReceiver, MetricReceiver  # noqa: PLC0415
+
+    refusals = Refusals(log.listener, instrumentation.increment)
+    take, lose_connection = MetricReceiver.metricReceived, MetricReceiver.connectionLost
+    record, record_one, counts = instrumentation.recordMetrics, instrumentation.cache_record, instrumentation.stats
+
+    def metric_received(receiver, name, point):
+        when, value = point
+        # What is between -2 and -1 means now.
+        if math.isfinite(value) and -2 < when < 1 << 32:
+            take(receiver, name, point)
+        else:
+            reason = "the time is no Unix time in seconds" if math.isfinite(value) else "the value is not finite"
+            refusals.add(receiver.peerName, reason, f"{name} {value} {when}")
+
+    def line_received(receiver, line):
+        if not line.strip():
+            return
+        reason = f"the line is longer than {LONGEST_LINE} bytes" if len(line) > LONGEST_LINE else ""
+        if not reason:
+            try:
+                name, value, when = line.decode().split()
+                point = float(when), float(value)
+            except UnicodeDecodeError:
+                reason = "the line is not UTF-8"
+            except ValueError:
+                reason = "the line is not a name, a number and a Unix time in seconds"
+        if reason:
+            refusals.add(receiver.peerName, reason, line)
+        else:
+            receiver.metricReceived(name, point)
+
+    def data_received(receiver, data):
+        *lines, unfinished = (receiver.unfinished + data).split(b"\n")
+        # As much of a line that is too long as it takes to refuse it at its end.
+        receiver.unfinished = unfinished[: LONGEST_LINE + 1]
+        for line in lines:
+            receiver.lineReceived(line)
+
+    def connection_lost(receiver, reason):
+        if receiver.unfinished.strip():
+            refusals.add(receiver.peerName, "the connection ended within the line", receiver.unfinished)
+        lose_connection(receiver, reason)
+
+    def start_protocol(receiver):
+        receiver.transport.maxPacketSize = LARGEST_DATAGRAM
+
+    def datagram_received(receiver, data, sender):
+        receiver.peerName = f"{sender[0]}:{sender[1]}"
+        for line in data.split(b"\n"):
+            line_received(receiver, line)
+
+    def record_metrics():
+        invalid = counts.get("invalidPoints", 0)
+        record()
+        record_one("invalidPoints", invalid)
+
+    replacements = (
+        (MetricReceiver, "metricReceived", metric_received),
+        (MetricLineReceiver, "dataReceived", data_received),
+        (MetricLineReceiver, "lineReceived", line_received),
+        (MetricLineReceiver, "connectionLost", connection_lost),
+        (MetricDatagramReceiver, "startProtocol", start_protocol),
+        (MetricDatagramReceiver, "datagramReceived", datagram_received),
+        (instrumentation, "recordMetrics", record_metrics),
+    )
+    for owner, name, _replacement in replacements:
+        getattr(owner, name)
+    MetricLineReceiver.unfinished = b""
+    for owner, name, replacement in replacements:
+        setattr(owner, name, replacement)
+
+
+def _guarded(make_service):
+    def make(maker, options):
+        from twisted.python import log  # noqa: PLC0415
+
+        try:
+            _guard()
+        except (AttributeError, ImportError) as error:
+            log.msg(f"This carbon is not the one that sitecustomize.py knows, and runs without it: {error}")
+        return make_service(maker, options)
+
+    return make
+
+
+CarbonCacheServiceMaker.makeService = _guarded(CarbonCacheServiceMaker.makeService)
