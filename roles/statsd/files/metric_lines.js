@@ -56,8 +56,11 @@ function checkName(name, isSanitized) {
   if (isSanitized) {
     checkAscii('name', name);
   }
-  if (name.includes('|') || name.startsWith('_e{')) {
-    throw new Refused('name', `${shown(name)} is no name; events of DogStatsD, for example, are no metrics`);
+  if (/[#[][^;]*=/.test(name)) {
+    throw new Refused('tags', `${shown(name)} has tags that Graphite does not know; write KEY:VALUE behind |#`);
+  }
+  if (name.includes('|')) {
+    throw new Refused('name', `${shown(name)} is no name`);
   }
   const plain = sanitized(name);
   const nodes = (isSanitized ? plain : name).split('.');
@@ -146,6 +149,9 @@ function valuesOf(text) {
         continue;
       }
       [field, next] = halves(field);
+      if (/^T\d+$/.test(field)) {
+        throw new Refused('field', 'a timestamp of DogStatsD; StatsD stores what it receives under the time of its flush');
+      }
       if (!field.startsWith('@') || rate !== '') {
         throw new Refused('field', `${shown(field)} is a field that StatsD does not know`);
       }
@@ -168,11 +174,16 @@ function canonicalLine(line, { namesAreSanitized, tagsEnabled, beforeDelta }) {
   if (text === '') {
     return '';
   }
+  // Without what differs from one to the next: each reason is logged once.
+  if (/^(?:_e\{|_sc\|)/.test(text)) {
+    throw new Refused('name', `${text.startsWith('_e') ? 'an event' : 'a service check'} of DogStatsD is no metric`);
+  }
   const colon = text.indexOf(':');
   if (colon < 0) {
     throw new Refused('value', `${shown(text)} has no value`);
   }
-  const [name, ...ownTags] = text.slice(0, colon).split(';');
+  // Telegraf's tags, "NAME,KEY=VALUE", are Graphite's with a comma.
+  const [name, ...ownTags] = text.slice(0, colon).split(/;|,(?=[^,;=]+=)/);
   // Fields may follow the tags as well as precede them.
   const [values, ...others] = text.slice(colon + 1).split('|#');
   const [dogTags, ...fields] = others.join('|#').split('|');
