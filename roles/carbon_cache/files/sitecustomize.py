@@ -51,8 +51,8 @@ class Refusals:
 
 def _guard():
     # Carbon chooses Twisted's reactor before these may be imported.
-    from carbon import instrumentation, log, service  # noqa: F401, PLC0415  # the last loads the others in an order that works
-    from carbon.protocols import MetricDatagramReceiver, MetricLineReceiver, MetricReceiver  # noqa: PLC0415
+    from carbon import instrumentation, log, service  # noqa: F401  # the last loads the others in an order that works
+    from carbon.protocols import MetricDatagramReceiver, MetricLineReceiver, MetricReceiver
 
     refusals = Refusals(log.listener, instrumentation.increment)
     take, lose_connection = MetricReceiver.metricReceived, MetricReceiver.connectionLost
@@ -60,12 +60,13 @@ def _guard():
 
     def metric_received(receiver, name, point):
         when, value = point
-        # What is between -2 and -1 means now.
-        if math.isfinite(value) and -2 < when < 1 << 32:
+        if math.isinf(value):
+            refusals.add(receiver.peerName, "the value is infinite", f"{name} {value} {when}")
+        # What is between -2 and -1 means now. Carbon leaves out what is not a number, by which collectd says that it has no value.
+        elif -2 < when < 1 << 32 or math.isnan(value):
             take(receiver, name, point)
         else:
-            reason = "the time is no Unix time in seconds" if math.isfinite(value) else "the value is not finite"
-            refusals.add(receiver.peerName, reason, f"{name} {value} {when}")
+            refusals.add(receiver.peerName, "the time is no Unix time in seconds", f"{name} {value} {when}")
 
     def line_received(receiver, line):
         if not line.strip():
@@ -127,7 +128,7 @@ def _guard():
 
 def _guarded(make_service):
     def make(maker, options):
-        from twisted.python import log  # noqa: PLC0415
+        from twisted.python import log
 
         try:
             _guard()
