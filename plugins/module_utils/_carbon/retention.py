@@ -49,9 +49,14 @@ def parse_retentions(text: str) -> list[Archive]:
     Raises ``RetentionError`` for what does not parse and for archives that whisper refuses to keep in one file.
     """
     archives = sorted(_parse_definition(definition.strip()) for definition in str(text).split(","))
+    check_archives(archives)
+    return archives
+
+
+def check_archives(archives: list[Archive]) -> None:
+    """Raise ``RetentionError`` for archives, finest first, that whisper refuses to keep in one file."""
     for fine, coarse in zip(archives, archives[1:]):
         _check_neighbours(fine, coarse)
-    return archives
 
 
 def format_retentions(archives: list[Archive]) -> str:

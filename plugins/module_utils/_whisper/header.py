@@ -2,22 +2,27 @@
 # Copyright: metricstack maintainers
 """What a whisper file says about itself. This file is private to the collection.
 
+Source of the format: ``__readHeader`` of whisper 1.1.10. The library itself is not needed.
 Imported without its collection by programs on the host; that is why its imports are relative.
 """
 
 from __future__ import annotations
 
 import array
-import errno
 import os
+import struct
 import sys
 from typing import NamedTuple
 
-from .._carbon.retention import ARCHIVE_BYTES, HEADER_BYTES, POINT_BYTES, Archive, whisper_size
-from .library import whisper
+from .._carbon.retention import ARCHIVE_BYTES, HEADER_BYTES, POINT_BYTES, Archive, RetentionError, check_archives, whisper_size
 
 # More than anybody has a use for.
 _MOST_ARCHIVES = 1000
+# The aggregation method, the longest retention in seconds, xFilesFactor and the number of archives.
+_METADATA = struct.Struct("!2LfL")
+# The offset of the first point, the seconds between two points and the number of points.
+_ARCHIVE = struct.Struct("!3L")
+_METHODS = ("average", "sum", "last", "max", "min", "avg_zero", "absmax", "absmin")
 
 
 class NotWhisperError(Exception):
@@ -39,36 +44,35 @@ class Header(NamedTuple):
 
 
 def read_header(descriptor: int) -> Header:
-    """Return the header of an open file, whose place for reading moves.
+    """Return the header of an open file.
 
     Raises ``NotWhisperError`` for one that ``whisper.create`` does not write, and for a file that is shorter than it says;
     ``OSError`` for a file that cannot be read.
     """
-    if whisper is None:
-        raise NotWhisperError("the whisper library, which is needed to read it, is missing")
     size = os.fstat(descriptor).st_size
     if size == 0:
         raise NotWhisperError("it is empty")
-    # The library would believe any number of archives, and make room for them.
     first_bytes = os.pread(descriptor, HEADER_BYTES, 0)
     number = int.from_bytes(first_bytes[-4:], "big")
     if len(first_bytes) < HEADER_BYTES or not 0 < number <= _MOST_ARCHIVES:
         raise NotWhisperError("it has no valid whisper header")
-    try:
-        info = whisper.info(os.dup(descriptor))
-        if info is None:
-            raise OSError(errno.EIO, "cannot be read")
-        archives = tuple(Archive(archive["secondsPerPoint"], archive["points"]) for archive in info["archives"])
-        whisper.validateArchiveList(list(archives))
-    except (whisper.WhisperException, ZeroDivisionError) as error:
-        raise NotWhisperError("it has no valid whisper header") from error
-    header = Header(archives, tuple(archive["offset"] for archive in info["archives"]), info["xFilesFactor"], info["aggregationMethod"])
+    method, longest, factor, _number = _METADATA.unpack(first_bytes)
+    described = os.pread(descriptor, number * ARCHIVE_BYTES, HEADER_BYTES)
+    if len(described) < number * ARCHIVE_BYTES or not 0 < method <= len(_METHODS):
+        raise NotWhisperError("it has no valid whisper header")
+    items = list(_ARCHIVE.iter_unpack(described))
+    archives = tuple(Archive(seconds, points) for _offset, seconds, points in items)
+    header = Header(archives, tuple(offset for offset, _seconds, _points in items), factor, _METHODS[method - 1])
     end = HEADER_BYTES + number * ARCHIVE_BYTES
     for archive, offset in zip(archives, header.offsets):
-        if offset != end:
+        if offset != end or archive.seconds_per_point == 0:
             raise NotWhisperError("it has no valid whisper header")
         end += archive.points * POINT_BYTES
-    if list(archives) != sorted(archives) or info["maxRetention"] != max(archive.seconds for archive in archives):
+    try:
+        check_archives(list(archives))
+    except RetentionError as error:
+        raise NotWhisperError("it has no valid whisper header") from error
+    if longest != max(archive.seconds for archive in archives):
         raise NotWhisperError("it has no valid whisper header")
     if size < header.size:
         raise NotWhisperError(f"it is truncated: {size} of {header.size} bytes")
