@@ -300,6 +300,7 @@ class HostView:
             # Carbon drops what is not on the list, also what is sent to check it.
             "uses_whitelist": boolean((self._value(host, "carbon_cache_settings") or {}).get("USE_WHITELIST", False), strict=False),
             "storage_aggregations": self._storage_aggregations(host),
+            "statsd": [self._own_series(sender) for sender in self._senders(host)],
             "tags_url": self._tags_url(host),
             "metric_prefix": (self._value(host, "carbon_cache_settings") or {}).get("CARBON_METRIC_PREFIX", "carbon"),
         }
@@ -335,12 +336,27 @@ class HostView:
 
     def _sending_configs(self, host: str) -> list[dict]:
         """Return the configuration of each StatsD that sends to the carbon of ``host``, or else StatsD's defaults."""
-        senders = [
+        return [self._value(sender, "statsd_config") for sender in self._senders(host, or_unknown=True)] or [{}]
+
+    def _senders(self, host: str, or_unknown: bool = False) -> list[str]:
+        """Return the hosts whose StatsD sends to the carbon of ``host``, or to one that the inventory does not know."""
+        wanted = (host, None) if or_unknown else (host,)
+        return [
             other
             for other in self._inventory.hosts("statsd", host)
-            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd()[0] in (host, None)
+            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd()[0] in wanted
         ]
-        return [self._value(sender, "statsd_config") for sender in senders] or [{}]
+
+    def _own_series(self, host: str) -> dict:
+        """Return the series in which StatsD of ``host`` reports about itself."""
+        config = self._value(host, "statsd_config")
+        prefix = config.get("prefixStats", "statsd")
+        return {
+            "host": host,
+            "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
+            "bad_lines": statsd_series(config, f"{prefix}.bad_lines_seen").get("counter", ""),
+            "timestamp_lag": statsd_series(config, f"{prefix}.timestamp_lag")["gauge"],
+        }
 
     def _carbon_of_statsd(self) -> tuple[str | None, str]:
         """Return the host whose carbon gets what StatsD on this host sends, whatever is between them, and the last address on the way.

@@ -91,6 +91,8 @@ class Configuration:
         self.listens: list[Listen] = []
         self.hosts: list[VirtualHost] = []
         self.modules: list[str] = []
+        # The first file that names each certificate, by the path of the certificate.
+        self.certificates: dict[str, str] = {}
         self.server_name = ""
         self._tests = set(_STATIC)
         self._defined: dict[str, str] = {}
@@ -139,6 +141,8 @@ class Configuration:
             return
         if name == "listen":
             self.listens.append(Listen(arguments[0], path, number))
+        elif name == "sslcertificatefile":
+            self.certificates.setdefault(os.path.join(self.root, arguments[0]), path)
         elif name == "define":
             self._defined[arguments[0]] = arguments[1] if len(arguments) > 1 else ""
         elif name == "undefine":

@@ -25,7 +25,9 @@ _PROPERTIES = (
     "NeedDaemonReload",
     "MainPID",
     "NRestarts",
+    "Result",
     "ActiveEnterTimestamp",
+    "StateChangeTimestamp",
 )
 _RUNNING = ("active", "reloading", "refreshing")
 _ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated", "linked")
@@ -67,7 +69,16 @@ def is_enabled(state: dict[str, str]) -> bool:
 
 def active_since(state: dict[str, str]) -> float | None:
     """Return when the unit became active, in seconds since the epoch; a reload does not count. ``None`` if it never did."""
-    match = re.search(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d+)? UTC", state.get("ActiveEnterTimestamp", ""))
+    return _timestamp(state.get("ActiveEnterTimestamp", ""))
+
+
+def state_since(state: dict[str, str]) -> float | None:
+    """Return when the unit has entered its state, in seconds since the epoch; ``None`` if it has always been in it."""
+    return _timestamp(state.get("StateChangeTimestamp", ""))
+
+
+def _timestamp(text: str) -> float | None:
+    match = re.search(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d+)? UTC", text)
     if not match:
         return None
     return calendar.timegm(time.strptime(match[1], "%Y-%m-%d %H:%M:%S")) + float(match[2] or 0)

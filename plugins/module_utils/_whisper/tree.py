@@ -117,6 +117,20 @@ def open_tree(directory: str) -> int:
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def open_series(top: int, path: str) -> int:
+    """Return a descriptor of the file ``path``, relative to the top of a tree. Raises as ``Entry.open``."""
+    *folders, name = path.split("/")
+    directory = os.dup(top)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        return Entry(directory, name, path).open()
+    finally:
+        os.close(directory)
+
+
 @contextlib.contextmanager
 def locked(top: int, timeout: float = 0.0) -> Iterator[None]:
     """Keep other runs off the tree. Raises ``TreeBusyError`` if one is at work for ``timeout`` seconds more."""
