@@ -35,10 +35,9 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree
     walk,
 )
 
-# A series was steady if half of its points were there in the hours before it stopped.
-_STEADY_SECONDS, _STEADY_POINTS, _STEADY_SHARE = 3 * HOUR, 10, 0.5
-# A series with a point an hour has not stopped if one is late.
-_MISSING_POINTS = 5
+# A series was steady if it had points in the hours before it stopped, and no pause of more than a sixth of them. It has stopped if it
+# is silent for three times its longest pause: even points that come by chance leave such a pause once in some thousand times.
+_STEADY_SECONDS, _STEADY_POINTS, _LONGEST_PAUSE, _SILENT_PAUSES = 3 * HOUR, 10, 1 / 6, 3
 # What stood still at this time a week ago, or else yesterday, pauses as usual: a shop is closed at night and on Sunday.
 _USUAL_PAUSES = (7 * DAY, DAY)
 _GROUPS, _EXAMPLES = 5, 3
@@ -172,11 +171,11 @@ class Survey:
         if not points:
             return None
         last = points[-1][0]
-        silent = self._now - last
-        if not max(self._limits.stopped, _MISSING_POINTS * step) <= silent <= self._limits.recent:
+        times = [last - span, *(when for when, _value in points if when > last - span)]
+        pause = max(later - earlier for earlier, later in zip(times, times[1:]))
+        if len(times) <= min(_STEADY_POINTS, finest.points) or pause > max(_LONGEST_PAUSE * span, step):
             return None
-        before = sum(1 for when, _value in points if when > last - span)
-        if before < max(_STEADY_SHARE * span / step, min(_STEADY_POINTS, finest.points)):
+        if not max(self._limits.stopped, _SILENT_PAUSES * pause) <= self._now - last <= self._limits.recent:
             return None
         return None if self._pauses_as_usual(descriptor, header) else last
 

@@ -121,11 +121,11 @@ def _check_lag(report: Report, statsd: dict, lags: list[tuple[int, float]]) -> N
 def _check_holes(report: Report, statsd: dict, times: list[int]) -> None:
     longest = max(_SHORTEST_HOLE, 3 * statsd["flush_seconds"])
     spacings = [0, *(later - earlier for earlier, later in zip(times, times[1:])), 0]
-    # Older points are further apart, as their archive has them.
+    # Older points are further apart, as their archive has them, and at its end by up to twice as much.
     holes = [
         (times[index - 1], times[index])
         for index in range(1, len(times))
-        if spacings[index] > longest + max(spacings[index - 1], spacings[index + 1])
+        if spacings[index] > longest + 2 * max(spacings[index - 1], spacings[index + 1])
     ]
     if not holes:
         return

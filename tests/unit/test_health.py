@@ -1,0 +1,595 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""graphite_health_info on real files, a real StatsD and the real kernel: what is a sign of loss, since when, and what is none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+import whisper
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import parse_retentions
+from ansible_collections.metricstack.graphite.plugins.module_utils._health import udp
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.certificates import check_certificates
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.clock import check_clock, kernel_status
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import Limits, Report, iso_time
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.series import Survey
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.units import check_jobs, check_services
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import read_header
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.points import read_archive, read_points
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import open_tree
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._health import health_verdict
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+AGENT = f"carbon.agents.{socket.gethostname().replace('.', '_')}-a"
+RULES = "[carbon]\npattern = ^carbon\\.\nretentions = 60s:90d\n[default]\npattern = .*\nretentions = 60s:1d\n"
+LIMITS = Limits(recent=DAY, stopped=HOUR, disk_days=30, certificate_days=14, cache_share=0.8, clock=60, tree=60)
+LAG, BAD_LINES = "stats.gauges.statsd.timestamp_lag", "stats.counters.statsd.bad_lines_seen.count"
+
+
+class Host:
+    """A tree of whisper files and carbon's configuration, and the module that looks at them."""
+
+    def __init__(self, top, run_module):
+        self.top = top
+        self.conf = top.parent / "carbon"
+        self.conf.mkdir()
+        self.now = int(time.time())
+        self._run_module = run_module
+        self.configure("[cache]\nMAX_CACHE_SIZE = 1000\n", RULES)
+
+    def configure(self, settings, rules=RULES, rules_age=0.0):
+        (self.conf / "carbon.conf").write_text(settings)
+        path = self.conf / "storage-schemas.conf"
+        path.write_text(rules)
+        os.utime(path, (self.now, self.now - rules_age))
+
+    def series(self, metric, points, retentions="60s:90d", age=None):
+        """Write points, pairs of seconds ago and value, hour by hour as carbon has written them; the last of equal times counts.
+
+        The file is as old as the newest point, unless an age is given.
+        """
+        path = self.top / (metric.replace(".", "/") + ".wsp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        archives = [(archive.seconds_per_point, archive.points) for archive in parse_retentions(retentions)]
+        path.unlink(missing_ok=True)
+        whisper.create(str(path), archives, xFilesFactor=0, aggregationMethod="sum")
+        step = archives[0][0]
+        values = {(self.now - ago) // step * step: value for ago, value in points}
+        hours: dict[int, list] = {}
+        for when, value in sorted(values.items()):
+            hours.setdefault(when // HOUR, []).append((when, value))
+        for written in hours.values():
+            whisper.update_many(str(path), written, now=written[-1][0])
+        then = self.now - (min(ago for ago, _value in points) if age is None else age)
+        os.utime(path, (then, then))
+        return path
+
+    def examine(self, statsd=(), **arguments):
+        instances = [{"name": "a", "cache_query_port": 1}]
+        carbon = {"instances": instances, "whisper_directory": str(self.top), "conf_directory": str(self.conf), "statsd": list(statsd)}
+        result = self._run_module("graphite_health_info", carbon=carbon, **{"ignore": ["clock"], **arguments})
+        assert "msg" not in result, result
+        assert not result["changed"]
+        return result
+
+    def findings(self, **arguments):
+        return [(one["check"], one["severity"], one["since"], one["value"]) for one in self.examine(**arguments)["findings"]]
+
+    def time(self, ago, step=60):
+        return iso_time((self.now - ago) // step * step)
+
+
+@pytest.fixture
+def host(tmp_path, run_module):
+    top = tmp_path / "whisper"
+    top.mkdir()
+    return Host(top, run_module)
+
+
+def every(step, newest, oldest, value=1.0):
+    return [(ago, value) for ago in range(newest, oldest, step)]
+
+
+def test_points_are_those_that_the_library_reads(tmp_path):
+    """At each resolution, and across the end of the ring."""
+    random.seed(7)
+    path, now = str(tmp_path / "one.wsp"), int(time.time())
+    whisper.create(path, [(10, 360), (60, 240), (600, 144)], xFilesFactor=0, aggregationMethod="sum")
+    for start in range(now - 86000, now, 3500):
+        whisper.update_many(path, [(start + random.randrange(3500), random.random()) for _number in range(200)], now=start + 3500)
+    with open(path, "rb") as stream:
+        header = read_header(stream.fileno())
+        for index, archive in enumerate(header.archives):
+            begin = now - archive.seconds + archive.seconds_per_point
+            (first, _end, step), values = whisper.fetch(path, begin - 1, now=now, archiveToSelect=archive.seconds_per_point)
+            expected = [(first + step * place, value) for place, value in enumerate(values) if value is not None]
+            own = [point for point in read_archive(stream.fileno(), header, index, first, now) if point[0] >= first]
+            assert own == expected
+            assert len(own) > 100
+        joined = read_points(stream.fileno(), header, now - 80000, now)
+    times = [when for when, _value in joined]
+    assert times == sorted(set(times))
+    assert times[0] < now - 70000
+    assert times[-1] > now - 3600
+    # Each at the finest resolution that is kept of its time.
+    assert any(when % 60 for when in times if when > now - 3500)
+    assert all(when % 60 == 0 for when in times if when < now - 3600)
+    assert all(when % 600 == 0 for when in times if when < now - 14400)
+
+
+@pytest.mark.parametrize(
+    ("metric", "check", "remedy"),
+    [
+        ("droppedCreates", "dropped_creates", "MAX_CREATES_PER_MINUTE"),
+        ("cache.overflow", "cache_overflow", "MAX_CACHE_SIZE"),
+        ("errors", "write_errors", "journalctl --unit carbon-cache@a"),
+    ],
+)
+def test_each_counter_of_losses_is_a_finding(host, metric, check, remedy):
+    host.series(f"{AGENT}.{metric}", [*every(60, 60, 7200, 0.0), (300, 412.0), (600, 8.0)])
+    (finding,) = host.examine()["findings"]
+    assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, "critical", 420, host.time(600))
+    assert "420 times" in finding["message"]
+    assert remedy in finding["message"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([5 * MINUTE], ("critical", 5 * MINUTE, 1)),
+        # It goes on no more.
+        ([20 * MINUTE], ("warning", 20 * MINUTE, 1)),
+        ([20 * HOUR, 40 * HOUR], ("warning", 40 * HOUR, 1)),
+        # A day without is the end of an episode.
+        ([2 * HOUR, 3 * DAY], ("warning", 2 * HOUR, 1)),
+        ([2 * HOUR, 4 * HOUR, 26 * HOUR, 3 * DAY], ("warning", 26 * HOUR, 2)),
+        ([25 * HOUR], None),
+        ([7 * DAY], None),
+    ],
+    ids=str,
+)
+def test_a_loss_is_critical_while_it_goes_on_and_forgotten_after_a_day(host, losses, expected):
+    host.series(f"{AGENT}.droppedCreates", [*every(60, 60, 8 * DAY, 0.0), *((ago, 1.0) for ago in losses)])
+    found = [] if expected is None else [("dropped_creates", expected[0], host.time(expected[1]), expected[2])]
+    assert host.findings() == found
+
+
+def test_a_cache_that_fills_is_a_finding_and_one_that_was_full_is_none(host):
+    sizes = every(60, 60, 600, 850.0) + every(60, 600, 7200, 10.0)
+    host.series(f"{AGENT}.cache.size", sizes)
+    assert host.findings() == [("cache_fills", "warning", host.time(540), 850)]
+    assert host.findings(cache_share=0.9) == []
+    host.configure("[cache]\nMAX_CACHE_SIZE = inf\n")
+    assert host.findings() == []
+    host.configure("[cache]\nMAX_CACHE_SIZE = inf\n[cache:a]\nMAX_CACHE_SIZE = 1000\n")
+    assert host.findings() != []
+    host.series(f"{AGENT}.cache.size", [(60, 10.0), *every(60, 120, 7200, 850.0)])
+    assert host.findings() == []
+
+
+def test_a_carbon_that_does_not_report_itself_is_not_called_healthy(host):
+    host.configure("[cache]\nCARBON_METRIC_INTERVAL = 0\n")
+    assert [one["reason"] for one in host.examine()["unexamined"] if "CARBON_METRIC_INTERVAL" in one["reason"]] != []
+
+
+class Growth:
+    """A file system of its own with series of 120 kB, and carbon's record of those that it has created."""
+
+    def __init__(self, host, mount):
+        self.host = host
+        mount(host.top, "size=128m,nr_inodes=500000")
+        for number in range(40):
+            host.series(f"shop.s{number}", [(60, 1.0)], "60s:7d")
+
+    def created(self, counts, step=HOUR):
+        """Let carbon have created so many series in each of the last steps."""
+        points = [(step * place + step // 2, float(count)) for place, count in enumerate(counts)]
+        self.host.series(f"{AGENT}.creates", [(60, 0.0), *points, (step * len(counts), 0.0)], "60s:8d", age=60)
+
+    def found(self):
+        return [(one["check"], one["severity"], one["value"]) for one in self.host.examine()["findings"]]
+
+    def room(self):
+        status = os.statvfs(self.host.top)
+        sizes = [path.stat().st_blocks * 512 for path in self.host.top.rglob("*.wsp")]
+        return status.f_bavail * status.f_frsize / (sum(sizes) / len(sizes))
+
+
+@pytest.fixture
+def growth(host, file_system):
+    return Growth(host, file_system)
+
+
+def test_a_disk_that_will_be_full_is_a_finding(growth):
+    growth.created([50] * 6, DAY)
+    ((check, severity, days),) = growth.found()
+    assert (check, severity) == ("disk", "warning")
+    assert days == pytest.approx(growth.room() / 50, abs=0.2)
+    growth.created([400] * 6, DAY)
+    ((check, severity, days),) = growth.found()
+    assert (check, severity) == ("disk", "critical")
+    assert days < 3
+    growth.created([20] * 6, DAY)
+    assert growth.found() == []
+
+
+def test_the_series_of_an_installation_are_no_trend(growth):
+    growth.created([0, 0, 0, 0, 900], DAY)
+    assert growth.found() == []
+    growth.created([0, 0, 900], HOUR)
+    assert growth.found() == []
+    # There is no third hour to compare with.
+    growth.created([900, 900], HOUR)
+    result = growth.host.examine()
+    assert result["findings"] == []
+    assert "disk_growth" in [one["check"] for one in result["unexamined"]]
+
+
+def test_a_disk_that_fills_within_a_day_is_found_on_the_first_day(growth):
+    growth.created([100] * 4, HOUR)
+    ((check, severity, days),) = growth.found()
+    assert (check, severity) == ("disk", "critical")
+    assert days < 1
+    growth.created([2] * 4, HOUR)
+    assert growth.found() == []
+
+
+def test_a_file_system_without_room_is_a_finding_without_any_history(host, file_system):
+    file_system(host.top, "size=6m,nr_inodes=100")
+    for number in range(8):
+        host.series(f"shop.s{number}", [(60, 1.0)], "60s:7d")
+    found = {one["check"]: one for one in host.examine()["findings"]}
+    assert {check: one["severity"] for check, one in found.items()} == {"disk": "critical", "inodes": "critical"}
+    assert all("carbon_cache_prune" in one["message"] for one in found.values())
+
+
+RETENTIONS = "10s:6h,1m:7d,10m:30d"
+
+
+@pytest.mark.parametrize(
+    ("points", "retentions", "stopped"),
+    [
+        (every(10, 2 * HOUR, 6 * HOUR), RETENTIONS, True),
+        (every(10, 2 * HOUR, 6 * HOUR), "10s:1h,1m:7d", True),
+        (every(60, 2 * HOUR, 6 * HOUR), "60s:1d", True),
+        # Not long enough ago, or too long.
+        (every(10, HOUR // 2, 6 * HOUR), RETENTIONS, False),
+        (every(60, 25 * HOUR, 40 * HOUR), RETENTIONS, False),
+        # One that is sent more rarely than it could be kept; errors now and then; a counter that has lived for some minutes.
+        (every(600, 2 * HOUR, 6 * HOUR), RETENTIONS, True),
+        ([(2 * HOUR + pause * MINUTE, 1.0) for pause in (0, 3, 8, 10, 13, 17, 60, 64, 70, 77, 80, 130, 140, 170)], RETENTIONS, False),
+        ([(2 * HOUR + pause * MINUTE, 1.0) for pause in range(0, 180, 45)], RETENTIONS, False),
+        (every(10, 2 * HOUR, 2 * HOUR + 300), RETENTIONS, False),
+        # The next point is not due yet.
+        (every(HOUR, 2 * HOUR, 20 * HOUR), "1h:30d", False),
+        # A shop that is closed at this time of the day; one that was open yesterday; one that is closed on this day of the week.
+        (every(60, 2 * HOUR, 12 * HOUR) + every(60, 26 * HOUR, 36 * HOUR), RETENTIONS, False),
+        (every(60, 2 * HOUR, 36 * HOUR), RETENTIONS, True),
+        (every(60, 2 * HOUR, 6 * DAY) + every(60, 7 * DAY + 2 * HOUR, 8 * DAY), "1m:15d", False),
+        (every(60, 2 * HOUR, 12 * HOUR) + every(60, 26 * HOUR, 36 * HOUR) + every(60, 7 * DAY - HOUR, 8 * DAY), "1m:15d", True),
+    ],
+    ids=range(14),
+)
+def test_a_steady_series_without_points_has_stopped(host, points, retentions, stopped):
+    for number in range(3):
+        host.series(f"app.running{number}", every(60, 60, 600), RETENTIONS)
+    host.series("app.shop.requests", points, retentions)
+    newest = min(ago for ago, _value in points)
+    step = parse_retentions(retentions)[0].seconds_per_point
+    assert host.findings() == ([("stopped_series", "warning", host.time(newest, step), 1)] if stopped else [])
+
+
+def test_stopped_series_are_one_finding_for_each_sender_and_critical_if_most_have_stopped(host):
+    for number in range(9):
+        host.series(f"stats.timers.shop.s{number}.mean", every(10, 2 * HOUR + number * 10, 6 * HOUR), RETENTIONS)
+    host.series("stats.counters.bank.count", every(10, 3 * HOUR, 6 * HOUR), RETENTIONS)
+    for number in range(20):
+        host.series(f"app.running{number}", every(60, 60, 600), RETENTIONS)
+    shop, bank = host.examine()["findings"]
+    assert (shop["value"], shop["severity"], shop["since"]) == (9, "warning", host.time(2 * HOUR + 80, 10))
+    assert "stats.timers.shop.s0.mean, stats.timers.shop.s1.mean, stats.timers.shop.s2.mean, ..." in shop["message"]
+    assert (bank["value"], bank["since"]) == (1, host.time(3 * HOUR, 10))
+    assert host.findings(stopped_hours=4) == []
+    for number in range(15):
+        (host.top / "app" / f"running{number}.wsp").unlink()
+    assert {severity for _check, severity, _since, _value in host.findings()} == {"critical"}
+
+
+def test_a_rule_that_matches_nothing_is_a_finding_after_a_day(host):
+    rules = "[shop]\npattern = ^shop\\.\nretentions = 60s:1d\n[narrow]\npattern = ^app\\.one\\.\nretentions = 60s:1d\n"
+    rules = f"[wide]\npattern = ^app\\.\nretentions = 60s:1d\n{rules}[default]\npattern = .*\nretentions = 60s:1d\n"
+    host.series("app.one.requests", [(60, 1.0)])
+    host.configure("[cache]\n", rules, rules_age=2 * DAY)
+    found = host.examine()["findings"]
+    assert [(one["check"], one["severity"], one["since"]) for one in found] == [("unused_rule", "warning", host.time(2 * DAY, 1))] * 2
+    assert "'shop'" in found[0]["message"]
+    assert "taken by the earlier rule 'wide'" in found[1]["message"]
+    assert host.findings(ignore=["clock", "unused_rule"]) == []
+    host.series("shop.orders", [(60, 1.0)])
+    assert [one["message"].partition("'")[2][:6] for one in host.examine()["findings"]] == ["narrow"]
+    host.configure("[cache]\n", rules, rules_age=HOUR)
+    assert host.findings() == []
+
+
+def test_points_ahead_of_the_clock_are_a_finding(host):
+    path = host.series("app.ahead", [(60, 1.0)], "60s:1d", age=0)
+    assert host.findings() == []
+    whisper.update_many(str(path), [(host.now + 2 * HOUR, 1.0)], now=host.now + 3 * HOUR)
+    (finding,) = host.examine()["findings"]
+    assert (finding["check"], finding["severity"], finding["value"]) == ("future_points", "warning", 1)
+    assert f"app.ahead at {host.time(-2 * HOUR)}" in finding["message"]
+    assert host.findings(clock_seconds=3 * HOUR) == []
+
+
+def test_statsds_own_series_show_bad_lines_late_and_missing_flushes(host):
+    statsd = {"host": "s1", "flush_seconds": 10, "bad_lines": BAD_LINES, "timestamp_lag": LAG}
+    host.series(BAD_LINES, every(10, 10, 6 * HOUR, 0.0), RETENTIONS)
+    host.series(LAG, every(10, 10, 6 * HOUR, 0.0), RETENTIONS)
+    assert host.findings(statsd=[statsd]) == []
+    host.series(BAD_LINES, [*every(10, 10, 6 * HOUR, 0.0), (3600, 3.0), (7200, 4.0)], RETENTIONS)
+    # Two late flushes are an accident.
+    host.series(LAG, [*every(10, 10, 5000, 0.0), *every(10, 5200, 6 * HOUR, 0.0), (300, 6.0), (600, 9.0)], RETENTIONS)
+    lines, holes = host.examine(statsd=[statsd])["findings"]
+    assert (lines["check"], lines["severity"], lines["value"], lines["since"]) == ("bad_lines", "warning", 7, host.time(7200, 10))
+    assert "StatsD on s1" in lines["message"]
+    assert "journalctl --unit statsd --grep 'Bad line'" in lines["message"]
+    assert (holes["check"], holes["since"]) == ("statsd_holes", host.time(5200, 10))
+    assert 200 <= holes["value"] <= 220
+    host.series(LAG, [*every(10, 10, 6 * HOUR, 0.0), (300, 6.0), (600, 9.0), (900, 5.0), (1200, 4.0)], RETENTIONS)
+    assert host.findings(statsd=[statsd])[1] == ("statsd_lag", "warning", host.time(900, 10), 9)
+
+
+def test_the_spacing_of_older_points_is_no_hole(host):
+    statsd = {"host": "s1", "flush_seconds": 10, "timestamp_lag": LAG}
+    host.series(LAG, every(10, 10, 2 * DAY, 0.0), "10s:1h,15m:10d")
+    assert host.findings(statsd=[statsd]) == []
+
+
+def test_a_tree_that_is_too_large_is_said_to_be(host):
+    for number in range(5):
+        host.series(f"app.s{number}", [(60, 1.0)])
+    survey, report = Survey(open_tree(str(host.top)), [], host.now, LIMITS._replace(tree=0)), Report()
+    survey.run()
+    survey.report(report, 0)
+    assert not survey.complete
+    assert {one["check"] for one in report.skipped} >= {"stopped_series", "unused_rule"}
+    assert "doctor_tree_seconds" in report.skipped[0]["reason"]
+
+
+def test_what_is_no_whisper_file_does_not_end_the_examination(host):
+    broken = host.top / "broken.wsp"
+    broken.write_bytes(b"no header")
+    os.utime(broken, (host.now, host.now - 2 * HOUR))
+    (host.top / "now.wsp").write_bytes(b"")
+    (host.top / "link.wsp").symlink_to("/etc/passwd")
+    (host.top / AGENT.replace(".", "/")).mkdir(parents=True)
+    (host.top / AGENT.replace(".", "/") / "errors.wsp").write_bytes(bytes(40))
+    assert host.findings() == []
+
+
+def test_a_missing_whisper_directory_is_critical(host):
+    host.top.rmdir()
+    ((check, severity, _since, _value),) = host.findings()
+    assert (check, severity) == ("whisper_directory", "critical")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"disk_days": 0, "tree_seconds": -1}, ["disk_days is 0", "tree_seconds is -1"]),
+        ({"cache_share": 80}, ["cache_share is 80"]),
+        ({"stopped_hours": 24}, ["stopped_hours is 24 and recent_hours 24"]),
+    ],
+)
+def test_limits_by_which_nothing_can_be_judged_are_refused(run_module, limits, words):
+    message = run_module("graphite_health_info", **limits)["msg"]
+    assert [word for word in words if word not in message] == []
+
+
+def health(run_module, statsd, flush_seconds=1):
+    found = run_module(
+        "graphite_health_info", statsd={"management_port": statsd.management_port, "flush_seconds": flush_seconds}, ignore=["clock"]
+    )
+    return found, [(one["check"], one["severity"]) for one in found["findings"]]
+
+
+def test_a_statsd_that_reaches_carbon_is_healthy_and_one_that_does_not_is_critical(run_module, statsd, flushing, receiver):
+    one = statsd(**flushing())
+    receiver.wait_for("stats.statsd.numStats", "statsd.numStats", number=0)
+    result, found = health(run_module, one)
+    assert found == []
+    assert result["statsd"]["graphite"]["flush_length"] >= 0
+    receiver.close()
+    deadline = time.monotonic() + 20
+    while not health(run_module, one)[1] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    result, found = health(run_module, one)
+    assert found == [("statsd_flush", "critical")]
+    assert re.match(r"20\d\d-", result["findings"][0]["since"])
+
+
+def test_an_exception_of_a_flush_is_a_finding(run_module, statsd, flushing):
+    one = statsd(**flushing(graphitePort=70000))
+    deadline = time.monotonic() + 15
+    while ("statsd_exception", "warning") not in health(run_module, one)[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_a_statsd_that_hangs_or_was_set_down_is_a_finding(run_module, statsd):
+    one = statsd()
+    assert one.ask("health") == "health: up\n"
+    one.ask("health down")
+    assert health(run_module, one)[1] == [("statsd_health", "warning")]
+    one.process.kill()
+    one.process.wait()
+    assert health(run_module, one)[1] == [("statsd_management", "critical")]
+
+
+def test_drops_are_those_that_the_kernel_counts_here_for_this_process_in_place_of_a_units(monkeypatch):
+    monkeypatch.setattr(udp, "processes_of", lambda _unit, _proc: [os.getpid()])
+    states = {"statsd.service": {"ActiveEnterTimestamp": "Sat 2026-11-28 03:10:00 UTC"}}
+
+    def findings(before, after):
+        report = Report()
+        udp.check_drops(report, states, before, after)
+        return [(one.severity, one.since, one.value) for one in report.findings]
+
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as receiving, socket.socket(family, socket.SOCK_DGRAM) as sending:
+            receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            receiving.bind((address, 0))
+            before = udp.read_drops(["statsd.service"])
+            assert findings(before, before) == []
+            for _number in range(100):
+                sending.sendto(b"x" * 200, receiving.getsockname()[:2])
+            after = udp.read_drops(["statsd.service"])
+            ((severity, since, drops),) = findings(before, after)
+            assert (severity, since) == ("critical", 1795835400.0)
+            assert 0 < drops < 100
+            receiving.setblocking(False)
+            received = 0
+            with contextlib.suppress(BlockingIOError):
+                while receiving.recv(1000):
+                    received += 1
+            assert drops == 100 - received
+            # Nothing more was dropped between the two looks.
+            assert findings(after, after) == [("warning", 1795835400.0, drops)]
+
+
+NOW = 1795835400.0
+RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0"}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({}, []),
+        ({"NRestarts": "1", "ActiveEnterTimestamp": "Sat 2026-11-28 02:10:00 UTC"}, [("unit_restarted", "warning", NOW - HOUR)]),
+        ({"NRestarts": "9", "ActiveEnterTimestamp": "Sat 2026-11-28 02:10:00 UTC"}, [("unit_restarted", "warning", NOW - HOUR)]),
+        ({"NRestarts": "2", "ActiveEnterTimestamp": "Sat 2026-11-28 03:09:00 UTC"}, [("unit_restarted", "warning", NOW - MINUTE)]),
+        ({"NRestarts": "3", "ActiveEnterTimestamp": "Sat 2026-11-28 03:09:00 UTC"}, [("unit_restarted", "critical", NOW - MINUTE)]),
+        ({"NRestarts": "9", "ActiveEnterTimestamp": "Fri 2026-11-27 03:09:00 UTC"}, []),
+        (
+            {"ActiveState": "failed", "SubState": "failed", "StateChangeTimestamp": "Sat 2026-11-28 03:09:00 UTC"},
+            [("unit_down", "critical", NOW - MINUTE)],
+        ),
+        ({"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "5"}, [("unit_down", "critical", None)]),
+        ({"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead"}, [("unit_down", "critical", None)]),
+    ],
+)
+def test_units(state, expected):
+    report = Report()
+    check_services(report, LIMITS, {"statsd.service": {**RUNNING, **state}}, NOW)
+    assert [(one.check, one.severity, one.since) for one in report.findings] == expected
+
+
+def test_a_job_may_rest_but_not_fail():
+    report = Report()
+    check_jobs(
+        report, {"a.service": {**RUNNING, "ActiveState": "inactive"}, "b.service": {"LoadState": "not-found", "ActiveState": "inactive"}}
+    )
+    assert report.findings == []
+    check_jobs(report, {"a.service": {**RUNNING, "ActiveState": "failed", "Result": "exit-code"}})
+    assert [(one.check, one.severity, one.value) for one in report.findings] == [("job_failed", "warning", "exit-code")]
+
+
+def test_a_clock_that_differs_from_the_controllers_is_critical(run_module):
+    for ahead in (-120, 120):
+        (finding,) = run_module("graphite_health_info", reference_time=time.time() - ahead)["findings"]
+        assert (finding["check"], finding["severity"]) == ("clock", "critical")
+        assert abs(finding["value"] - ahead) < 20
+    assert run_module("graphite_health_info", reference_time=time.time() - 30, ignore=["clock"])["findings"] == []
+
+
+def test_the_kernel_says_whether_its_clock_is_synchronized(tmp_path):
+    status = kernel_status()
+    assert status is not None
+    container = tmp_path / "container"
+    report = Report()
+    check_clock(report, 60, time.time(), None, str(container))
+    assert [one.value for one in report.findings] == (["unsynchronized"] if status & 0x40 else [])
+    container.touch()
+    report = Report()
+    check_clock(report, 60, time.time(), None, str(container))
+    assert (report.findings, len(report.skipped)) == ([], 1)
+
+
+@pytest.fixture
+def apache(tmp_path):
+    """Return a configuration of Apache with a site whose certificate is valid for five days."""
+    root = tmp_path / "apache2"
+    (root / "sites-enabled").mkdir(parents=True)
+    (root / "apache2.conf").write_text("IncludeOptional sites-enabled/*.conf\n")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "5", "-subj", "/CN=a.example"]
+    subprocess.run([*command, "-keyout", root / "key.pem", "-out", root / "cert.pem"], check=True, capture_output=True)
+    site = "<VirtualHost *:443>\n  SSLEngine on\n  SSLCertificateFile {}\n</VirtualHost>\n"
+    (root / "sites-enabled" / "a.conf").write_text(site.format("cert.pem"))
+    (root / "sites-enabled" / "b.conf").write_text(site.format(root / "cert.pem"))
+    return root
+
+
+def test_a_certificate_that_ends_soon_is_one_finding(apache):
+    def findings(days, **limits):
+        report = Report()
+        check_certificates(report, LIMITS._replace(**limits), str(apache), time.time() + days * DAY)
+        return [(one.severity, round(float(one.value)), one.since is not None) for one in report.findings]
+
+    assert findings(0) == [("warning", 5, False)]
+    assert findings(0, certificate_days=4) == []
+    assert findings(3) == [("critical", 2, False)]
+    assert findings(6) == [("critical", -1, True)]
+
+
+def test_a_certificate_that_cannot_be_read_is_critical(apache):
+    (apache / "cert.pem").write_text("none")
+    report = Report()
+    check_certificates(report, LIMITS, str(apache), time.time())
+    assert [(one.severity, one.value) for one in report.findings] == [("critical", "unreadable")]
+    (apache / "sites-enabled" / "a.conf").unlink()
+    (apache / "sites-enabled" / "b.conf").unlink()
+    report = Report()
+    check_certificates(report, LIMITS, str(apache), time.time())
+    assert report.findings == []
+
+
+FINDING = {"check": "disk", "severity": "warning", "since": None, "value": 9, "message": "The disk fills."}
+LOSS = {"check": "bad_lines", "severity": "critical", "since": "2026-11-28T03:10:00Z", "value": 9, "message": "Lines are bad."}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fail_on", "expected"),
+    [
+        ({"findings": [], "series": 7}, "warning", [("h: OK, no sign of loss, 7 series", False)]),
+        ({"findings": [], "series": None}, "warning", [("h: OK, no sign of loss", False)]),
+        (
+            {"findings": [LOSS, FINDING], "unexamined": [{"check": "clock", "reason": "none."}]},
+            "critical",
+            [
+                ("h: CRITICAL bad_lines since 2026-11-28T03:10:00Z: Lines are bad.", True),
+                ("h: WARNING disk: The disk fills.", False),
+                ("h: NOT EXAMINED clock: none.", False),
+            ],
+        ),
+        ({"findings": [FINDING]}, "warning", [("h: WARNING disk: The disk fills.", True)]),
+        (
+            {"unreachable": True, "msg": "no\nroute."},
+            "critical",
+            [("h: CRITICAL unreachable: no route. Look whether the host runs, and whether ansible -m ping reaches it.", True)],
+        ),
+        (
+            {"failed": True, "msg": "bug"},
+            "critical",
+            [("h: CRITICAL unexamined: bug. Run doctor.yml with -vvv for the whole error.", True)],
+        ),
+    ],
+)
+def test_the_verdict_has_a_line_for_each_finding(answer, fail_on, expected):
+    assert [(one["line"], one["is_failure"]) for one in health_verdict(answer, "h", fail_on)] == expected
