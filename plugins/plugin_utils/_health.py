@@ -34,7 +34,9 @@ def _healthy(host: str, answer: Mapping) -> str:
 
 
 def _unexamined(answer: Mapping) -> dict:
-    reason = " ".join(str(answer.get("msg") or "no answer").split())
+    # What a module or a connection has printed before it ended says more than that it has no result.
+    printed = str(answer.get("module_stderr") or "").strip().splitlines()
+    reason = " ".join([*str(answer.get("msg") or "no answer").split(), *(["-", printed[-1].strip()] if printed else [])])
     if answer.get("unreachable"):
         check, remedy = "unreachable", "Look whether the host runs, and whether ansible -m ping reaches it."
     else:

@@ -124,9 +124,8 @@ def test_artifacts_are_written_where_ansible_was_started(playbook, variable, mon
 
 def test_documented_playbook_variables_exist():
     source = "".join(path.read_text() for path in (ROOT / "playbooks").rglob("*.yml"))
-    documented = re.findall(
-        r"`((?:graphite_backup|graphite_restore|verify|go_benchmark)_\w+)`", (ROOT / "docs" / "playbooks.md").read_text()
-    )
+    pages = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("playbooks", "doctor"))
+    documented = re.findall(r"`((?:graphite_backup|graphite_restore|verify|go_benchmark|doctor)_\w+)`", pages)
     assert [name for name in documented if name not in source] == []
 
 
