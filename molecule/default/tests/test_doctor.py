@@ -26,6 +26,7 @@ carbon = socket.create_connection(("127.0.0.1", 2003))
 carbon.sendall(b"".join(b"stats.gauges.doctor_test.queue 1 %d\\n" % when for when in range(now - 20000, now - 7190, 10)))
 carbon.close()
 """
+STOPPED_FILE = f"{WHISPER}/stats/gauges/doctor_test/queue.wsp"
 # Twenty new series each half a second.
 NEW_SERIES = """
 import itertools, socket, time
@@ -41,6 +42,7 @@ for _number in range(12000):
     sender.sendto(b"\\n".join([b"doctor_test:1|c"] * 80), ("127.0.0.1", 8125))
 """
 BAD_LINE = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'no metric', ('127.0.0.1', 8125))"
+SUM = "import glob, sys, time, whisper; print(sum(filter(None, whisper.fetch(glob.glob(sys.argv[1])[0], time.time() - 180)[1])))"
 CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 5 -subj /CN=doctor.example -keyout /root/doctor.key -out /root/doctor.pem"
     " && echo SSLCertificateFile /root/doctor.pem > /etc/apache2/sites-enabled/doctor.conf"
@@ -84,6 +86,10 @@ def test_a_host_in_use_is_healthy(doctor):
         assert "changed=0" in output
 
 
+def main_process(host):
+    return host.run("systemctl show --property MainPID --value statsd").stdout.strip()
+
+
 @contextmanager
 def replaced(run, path, command):
     """Change a file inside of a with statement, without a change of its times."""
@@ -103,27 +109,26 @@ def sick(host, run, doctor, wait_until):
     python = f"{PYTHON} -c"
     limits = "sed -i 's/^MAX_CREATES_PER_MINUTE.*/MAX_CREATES_PER_MINUTE = 1\\nCARBON_METRIC_INTERVAL = 2/' /etc/carbon/carbon.conf"
     rules = f"printf %s {shlex.quote(UNUSED_RULE)} | cat - /root/storage-schemas.conf > {SCHEMAS} && touch -d '2 days ago' {SCHEMAS}"
+
+    def counted(path):
+        """Return the sum of a series of the last minutes, 0 if there is none yet."""
+        return float(host.run(f"{python} {shlex.quote(SUM)} '{WHISPER}/{path}'").stdout or 0)
+
     try:
         run(f"{python} {shlex.quote(STOPPED)}")
+        killed = main_process(host)
         run("systemctl kill --signal=KILL statsd")
-        file = f"{WHISPER}/stats/gauges/doctor_test/queue.wsp"
-        wait_until(lambda: host.run(f"test -s {file}").rc == 0 and host.run("ss -Hltn sport = :8126").stdout)
-        process = run("systemctl show --property MainPID --value statsd").strip()
-        run(f"kill -STOP {process}; {python} {shlex.quote(FLOOD)}; kill -CONT {process}")
+        wait_until(lambda: main_process(host) not in ("0", killed) and host.run("ss -Hltn sport = :8126").stdout)
         run(f"{python} {shlex.quote(BAD_LINE)}")
+        process = main_process(host)
+        run(f"kill -STOP {process}; {python} {shlex.quote(FLOOD)}; kill -CONT {process}")
         run(CERTIFICATE)
-        bad_lines = f"{WHISPER}/stats/counters/statsd/bad_lines_seen/count.wsp"
-        fetch = f"import whisper, time; print(sum(filter(None, whisper.fetch('{bad_lines}', time.time() - 60)[1][1])))"
         with replaced(run, "/etc/carbon/carbon.conf", limits), replaced(run, SCHEMAS, rules):
-            wait_until(lambda: float(host.run(f"{python} {shlex.quote(fetch)}").stdout or 0) > 0)
+            wait_until(lambda: counted("stats/counters/statsd/bad_lines_seen/count.wsp"))
             run(restart)
-            run(f"touch -d '2 hours ago' {file}")
+            wait_until(lambda: host.run(f"test -s {STOPPED_FILE} && touch -d '2 hours ago' {STOPPED_FILE}").rc == 0)
             run(f"systemd-run --unit doctor-test {python} {shlex.quote(NEW_SERIES)}")
-            dropped = f"{WHISPER}/carbon/agents/*/droppedCreates.wsp"
-            fetch = (
-                f"import glob, whisper, time; print(sum(filter(None, whisper.fetch(glob.glob('{dropped}')[0], time.time() - 180)[1][1])))"
-            )
-            wait_until(lambda: float(host.run(f"{python} {shlex.quote(fetch)}").stdout or 0) > 0)
+            wait_until(lambda: counted("carbon/agents/*/droppedCreates.wsp"))
             answer = doctor()
     finally:
         host.run("systemctl stop doctor-test")
