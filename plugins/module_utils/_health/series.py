@@ -212,7 +212,7 @@ class Survey:
                 since,
                 len(members),
                 f"{counted(len(members), 'series', 'series')} of {name} had points until {iso_time(since)}, and have none since: {examples}"
-                f"{', ...' if len(members) > _EXAMPLES else ''}. {remedy}",
+                f"{' and others' if len(members) > _EXAMPLES else ''}. {remedy}",
             )
         rest = [member for _name, members in ordered[_GROUPS:] for member in members]
         if rest:
