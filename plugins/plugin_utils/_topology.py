@@ -336,15 +336,14 @@ class HostView:
 
     def _sending_configs(self, host: str) -> list[dict]:
         """Return the configuration of each StatsD that sends to the carbon of ``host``, or else StatsD's defaults."""
-        return [self._value(sender, "statsd_config") for sender in self._senders(host, or_unknown=True)] or [{}]
+        return [self._value(sender, "statsd_config") for sender in self._senders(host)] or [{}]
 
-    def _senders(self, host: str, or_unknown: bool = False) -> list[str]:
-        """Return the hosts whose StatsD sends to the carbon of ``host``, or to one that the inventory does not know."""
-        wanted = (host, None) if or_unknown else (host,)
+    def _senders(self, host: str) -> list[str]:
+        """Return the hosts whose StatsD sends to the carbon of ``host``, or to an address that may lead there."""
         return [
             other
             for other in self._inventory.hosts("statsd", host)
-            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd()[0] in wanted
+            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd()[0] in (host, None)
         ]
 
     def _own_series(self, host: str) -> dict:

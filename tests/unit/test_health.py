@@ -16,9 +16,11 @@ import pytest
 import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._health import udp
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.carbon import Instance, Settings
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.certificates import check_certificates
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.clock import check_clock, kernel_status
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import Limits, Report, iso_time
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.series import Survey
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.units import check_jobs, check_services
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import read_header
@@ -174,6 +176,27 @@ def test_a_cache_that_fills_is_a_finding_and_one_that_was_full_is_none(host):
     assert host.findings() == []
 
 
+@pytest.mark.parametrize(
+    ("newest", "running", "expected"),
+    [
+        (2 * MINUTE, HOUR, None),
+        (10 * MINUTE, HOUR, 10 * MINUTE),
+        (None, HOUR, HOUR),
+        # It has just started, or does not run, which is a finding of its own.
+        (10 * MINUTE, 2 * MINUTE, None),
+        (10 * MINUTE, None, None),
+    ],
+)
+def test_a_carbon_that_runs_and_stores_nothing_is_critical(host, newest, running, expected):
+    if newest is not None:
+        host.series(f"{AGENT}.updateOperations", every(60, newest, HOUR), "60s:2h")
+    report, top = Report(), open_tree(str(host.top))
+    instance = Instance("a", "carbon", Settings(1000, 60), History(top, [], host.now), host.now)
+    instance.check(report, LIMITS, None if running is None else host.now - running)
+    found = [(one.check, one.severity, one.since // 60) for one in report.findings if one.since is not None]
+    assert found == ([] if expected is None else [("carbon_silent", "critical", (host.now - expected) // 60)])
+
+
 def test_a_carbon_that_does_not_report_itself_is_not_called_healthy(host):
     host.configure("[cache]\nCARBON_METRIC_INTERVAL = 0\n")
     assert [one["reason"] for one in host.examine()["unexamined"] if "CARBON_METRIC_INTERVAL" in one["reason"]] != []
@@ -245,9 +268,12 @@ def test_a_file_system_without_room_is_a_finding_without_any_history(host, file_
     file_system(host.top, "size=6m,nr_inodes=100")
     for number in range(8):
         host.series(f"shop.s{number}", [(60, 1.0)], "60s:7d")
-    found = {one["check"]: one for one in host.examine()["findings"]}
-    assert {check: one["severity"] for check, one in found.items()} == {"disk": "critical", "inodes": "critical"}
-    assert all("carbon_cache_prune" in one["message"] for one in found.values())
+    # The worst comes first.
+    host.configure("[cache]\n", rules_age=2 * DAY)
+    disk, inodes, rule = host.examine()["findings"]
+    assert [(one["check"], one["severity"]) for one in (disk, inodes)] == [("disk", "critical"), ("inodes", "critical")]
+    assert (rule["check"], rule["severity"]) == ("unused_rule", "warning")
+    assert all("carbon_cache_prune" in one["message"] for one in (disk, inodes))
 
 
 RETENTIONS = "10s:6h,1m:7d,10m:30d"
@@ -267,6 +293,7 @@ RETENTIONS = "10s:6h,1m:7d,10m:30d"
         ([(2 * HOUR + pause * MINUTE, 1.0) for pause in (0, 3, 8, 10, 13, 17, 60, 64, 70, 77, 80, 130, 140, 170)], RETENTIONS, False),
         ([(2 * HOUR + pause * MINUTE, 1.0) for pause in range(0, 180, 45)], RETENTIONS, False),
         (every(10, 2 * HOUR, 2 * HOUR + 300), RETENTIONS, False),
+        (every(10, 20 * HOUR, 20 * HOUR + 300), RETENTIONS, False),
         # The next point is not due yet.
         (every(HOUR, 2 * HOUR, 20 * HOUR), "1h:30d", False),
         # A shop that is closed at this time of the day; one that was open yesterday; one that is closed on this day of the week.
@@ -275,7 +302,7 @@ RETENTIONS = "10s:6h,1m:7d,10m:30d"
         (every(60, 2 * HOUR, 6 * DAY) + every(60, 7 * DAY + 2 * HOUR, 8 * DAY), "1m:15d", False),
         (every(60, 2 * HOUR, 12 * HOUR) + every(60, 26 * HOUR, 36 * HOUR) + every(60, 7 * DAY - HOUR, 8 * DAY), "1m:15d", True),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_steady_series_without_points_has_stopped(host, points, retentions, stopped):
     for number in range(3):

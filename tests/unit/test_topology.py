@@ -344,6 +344,28 @@ def test_the_port_is_that_of_the_carbon_that_statsd_names():
     assert target == {"component": "carbon", "host": "c2", "address": "10.0.0.6", "port": 2013}
 
 
+def test_a_carbon_knows_the_series_in_which_each_statsd_reports_about_itself():
+    split = {"statsd": ["s1", "s2", "s3"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
+    variables = {
+        "s1": {"statsd_flush_interval": 60000, "statsd_config": {"graphite": {"globalSuffix": "s1"}}},
+        "s2": {"statsd_config": {"prefixStats": "own", "flush_counts": False, "graphite": {"legacyNamespace": True}}},
+        "s3": {"statsd_graphite_host": "10.0.0.6"},
+        "c2": {"carbon_cache_bind_address": "10.0.0.6"},
+    }
+    first, second = (
+        {
+            one["host"]: (one["flush_seconds"], one["bad_lines"], one["timestamp_lag"])
+            for one in topology(host, split, **variables)["carbon"]["statsd"]
+        }
+        for host in ("c1", "c2")
+    )
+    assert first == {
+        "s1": (60, "stats.counters.statsd.bad_lines_seen.count.s1", "stats.gauges.statsd.timestamp_lag.s1"),
+        "s2": (10, "", "stats.gauges.own.timestamp_lag"),
+    }
+    assert second == {"s3": (10, "stats.counters.statsd.bad_lines_seen.count", "stats.gauges.statsd.timestamp_lag")}
+
+
 def test_rules_follow_from_the_statsd_that_names_the_carbon():
     split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
     named = {"statsd_config": {"graphite": {"globalSuffix": "h"}}, "statsd_graphite_host": "10.0.0.6"}
