@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	minInterval     = time.Second
+	minInterval     = 100 * time.Millisecond
 	maxPrefixLength = 255 // keeps every line far below maxDatagramSize
 	shutdownTimeout = 5 * time.Second
 )
@@ -84,11 +84,11 @@ func parseFlags(args []string) (config, error) {
 	flags.StringVar(&cfg.statsd, "statsd", "127.0.0.1:8125", "`host:port` of StatsD (UDP)")
 	flags.StringVar(&cfg.prefix, "prefix", defaultPrefix(os.Hostname()),
 		"`prefix` of the metric names: parts of A-Z a-z 0-9 _ - joined by dots")
-	flags.Func("interval", "`duration` between reports with its unit, such as 10s or 1m; at least 1s (default 5s)",
+	flags.Func("interval", "`duration` between reports with its unit, such as 10s or 1m; at least 100ms (default 5s)",
 		func(value string) (err error) {
 			cfg.interval, err = time.ParseDuration(value)
 			if err != nil || cfg.interval < minInterval {
-				return errors.New("use a duration of at least 1s with its unit, such as 10s or 1m")
+				return errors.New("use a duration of at least 100ms with its unit, such as 10s or 1m")
 			}
 			return nil
 		})

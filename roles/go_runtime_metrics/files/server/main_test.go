@@ -192,14 +192,14 @@ func TestSignalsEndWithZeros(t *testing.T) {
 			statsd := startStatsD(t, "127.0.0.1:0")
 			p := startProcess(t, "-statsd", statsd.address, "-interval", "1h")
 			eventually(t, "the first report arrives", func() bool { return statsd.reports() == 1 })
-			if zeros := checkReport(t, "test", statsd.lines()); zeros > gaugeCount/2 {
+			if zeros := checkReport(t, "test", statsd.report(0)); zeros > gaugeCount/2 {
 				t.Errorf("%d zeros in the first report", zeros)
 			}
 
 			p.signal(t, signal)
 			p.checkExit(t)
 			eventually(t, "the last report arrives", func() bool { return statsd.reports() == 2 })
-			if zeros := checkReport(t, "test", statsd.lines()[gaugeCount:]); zeros != gaugeCount {
+			if zeros := checkReport(t, "test", statsd.report(1)); zeros != gaugeCount {
 				t.Errorf("%d zeros in the last report, want %d", zeros, gaugeCount)
 			}
 		})
@@ -272,8 +272,8 @@ func TestInvalidFlags(t *testing.T) {
 		args []string
 		want []string // the flag, the value and the cure
 	}{
-		{[]string{"-interval", "999ms"}, []string{"-interval", `"999ms"`, "at least 1s"}},
-		{[]string{"-interval", "-5s"}, []string{"-interval", `"-5s"`, "at least 1s"}},
+		{[]string{"-interval", "99ms"}, []string{"-interval", `"99ms"`, "at least 100ms"}},
+		{[]string{"-interval", "-5s"}, []string{"-interval", `"-5s"`, "at least 100ms"}},
 		{[]string{"-interval", "5"}, []string{"-interval", `"5"`, "with its unit"}},
 		{[]string{"-interval", ""}, []string{"-interval", `""`, "with its unit"}},
 		{[]string{"-interval"}, []string{"-interval", "needs an argument", "-help"}},
@@ -321,7 +321,7 @@ func TestInvalidFlags(t *testing.T) {
 func TestValidFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{},
-		{"-interval", "1s"},
+		{"-interval", "0.1s"},
 		{"-interval", "1h30m"},
 		{"-prefix", "go"},
 		{"-prefix", "A-Z.a_z.09"},
@@ -380,7 +380,7 @@ func TestHelp(t *testing.T) {
 	if stderr != "" || status != 0 {
 		t.Errorf("exit status %d, stderr %q", status, stderr)
 	}
-	for _, want := range []string{"127.0.0.1:8000", "127.0.0.1:8125", defaultPrefix(os.Hostname()), "at least 1s", "default 5s"} {
+	for _, want := range []string{"127.0.0.1:8000", "127.0.0.1:8125", defaultPrefix(os.Hostname()), "at least 100ms", "default 5s"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%s is missing from:\n%s", want, stdout)
 		}

@@ -6,24 +6,85 @@ package main
 import (
 	"fmt"
 	"runtime"
+	"strings"
 )
 
-// maxDatagramSize is what StatsD advises for Ethernet: an MTU of 1500 bytes
-// with room for the headers, so that no datagram is fragmented on its way.
-const maxDatagramSize = 1432
+const (
+	// maxDatagramSize is what StatsD advises for Ethernet: an MTU of 1500 bytes
+	// with room for the headers, so that no datagram is fragmented on its way.
+	maxDatagramSize = 1432
+
+	// maxPausesPerLine keeps a line within a datagram, however long its prefix
+	// and the pauses are.
+	maxPausesPerLine = 32
+)
 
 type gauge struct {
 	name  string
 	value uint64
 }
 
-func collectGauges() []gauge {
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
+// A counter is what has been added since the report before. Its value is in
+// units of 1/scale, so that no fraction gets lost.
+type counter struct {
+	name  string
+	value uint64
+	scale uint64
+}
+
+// A report is what StatsD is told at one time.
+type report struct {
+	counters []counter
+	pauses   []uint64 // nanoseconds, in their order
+	gauges   []gauge
+}
+
+// lines returns the lines of StatsD without the prefix of their names.
+func (r report) lines() []string {
+	var lines []string
+	for _, c := range r.counters {
+		lines = append(lines, c.name+":"+decimal(c.value, c.scale)+"|c")
+	}
+	for rest := r.pauses; len(rest) > 0; {
+		n := len(rest)
+		if n > maxPausesPerLine {
+			n = maxPausesPerLine
+		}
+		var line strings.Builder
+		line.WriteString("mem.gc.pause")
+		for _, pause := range rest[:n] {
+			line.WriteString(":" + decimal(pause, 1e6) + "|ms")
+		}
+		lines = append(lines, line.String())
+		rest = rest[n:]
+	}
+	for _, g := range r.gauges {
+		lines = append(lines, fmt.Sprintf("%s:%d|g", g.name, g.value))
+	}
+	return lines
+}
+
+// decimal returns value/scale without rounding; scale is a power of ten.
+func decimal(value, scale uint64) string {
+	if scale == 1 {
+		return fmt.Sprint(value)
+	}
+	return fmt.Sprintf("%d.%0*d", value/scale, len(fmt.Sprint(scale))-1, value%scale)
+}
+
+// clearGauges makes this the last report, as StatsD would go on repeating the
+// last values of a program that has ended.
+func (r report) clearGauges() {
+	for i := range r.gauges {
+		r.gauges[i].value = 0
+	}
+}
+
+func gauges(stats *runtime.MemStats) []gauge {
 	return append([]gauge{
 		{"cpu.goroutines", uint64(runtime.NumGoroutine())},
 		{"cpu.cgo_calls", uint64(runtime.NumCgoCall())},
-	}, memoryGauges(&stats)...)
+	}, memoryGauges(stats)...)
 }
 
 // memoryGauges keeps the names of the go-runtime-metrics library, for which
@@ -56,30 +117,24 @@ func memoryGauges(stats *runtime.MemStats) []gauge {
 		{"mem.gc.sys", stats.GCSys},
 		{"mem.gc.next", stats.NextGC},
 		{"mem.gc.last", stats.LastGC},
-		// PauseNs is a ring buffer; before the first collection this is its
-		// last element, which is still 0.
-		{"mem.gc.pause", stats.PauseNs[(stats.NumGC+255)%256]},
+		{"mem.gc.pause", pauseBefore(stats, 0)},
 		{"mem.gc.pause_total", stats.PauseTotalNs},
 		{"mem.gc.count", uint64(stats.NumGC)},
 	}
 }
 
-// zeroGauges clears every gauge, as StatsD would go on repeating the last
-// values of a program that has ended.
-func zeroGauges() []gauge {
-	gauges := collectGauges()
-	for i := range gauges {
-		gauges[i].value = 0
-	}
-	return gauges
+// pauseBefore returns the pause of the collection n before the last one. PauseNs
+// is a ring buffer; what it has not been filled with yet is 0.
+func pauseBefore(stats *runtime.MemStats, n uint32) uint64 {
+	return stats.PauseNs[(stats.NumGC-1-n)%uint32(len(stats.PauseNs))]
 }
 
 // packDatagrams relies on maxPrefixLength to keep each line within a datagram.
-func packDatagrams(prefix string, gauges []gauge) [][]byte {
+func packDatagrams(prefix string, lines []string) [][]byte {
 	var datagrams [][]byte
 	var datagram []byte
-	for _, g := range gauges {
-		line := fmt.Sprintf("%s.%s:%d|g", prefix, g.name, g.value)
+	for _, line := range lines {
+		line = prefix + "." + line
 		switch {
 		case len(datagram) == 0:
 		case len(datagram)+len("\n")+len(line) <= maxDatagramSize:

@@ -5,7 +5,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"net"
 	"reflect"
@@ -90,7 +89,7 @@ func TestPauseIsTheMostRecent(t *testing.T) {
 	}
 }
 
-func TestCollectGauges(t *testing.T) {
+func TestGauges(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // no collection but the forced one
 	runtime.GC()
 	stop := make(chan struct{})
@@ -101,7 +100,7 @@ func TestCollectGauges(t *testing.T) {
 
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	values := gaugeValues(t, collectGauges())
+	values := gaugeValues(t, newRecorder().take().gauges)
 
 	if len(values) != gaugeCount {
 		t.Errorf("%d gauges, want %d", len(values), gaugeCount)
@@ -131,8 +130,10 @@ func TestCollectGauges(t *testing.T) {
 	}
 }
 
-func TestZeroGauges(t *testing.T) {
-	values := gaugeValues(t, zeroGauges())
+func TestClearGauges(t *testing.T) {
+	last := newRecorder().take()
+	last.clearGauges()
+	values := gaugeValues(t, last.gauges)
 	if len(values) != gaugeCount {
 		t.Errorf("%d gauges, want %d", len(values), gaugeCount)
 	}
@@ -143,19 +144,53 @@ func TestZeroGauges(t *testing.T) {
 	}
 }
 
+func TestLines(t *testing.T) {
+	made := report{
+		counters: []counter{{"mem.allocated", 4096, 1}, {"cpu.gc_seconds", 1_000_000_020, 1e9}, {"cpu.total_seconds", 0, 1e9}},
+		gauges:   []gauge{{"mem.sys", math.MaxUint64}},
+	}
+	for pause := uint64(1); pause <= maxPausesPerLine+2; pause++ {
+		made.pauses = append(made.pauses, 999_999+pause)
+	}
+	lines := made.lines()
+	want := []string{
+		"mem.allocated:4096|c",
+		"cpu.gc_seconds:1.000000020|c",
+		"cpu.total_seconds:0.000000000|c",
+		"mem.gc.pause:1.000000|ms:1.000001|ms:1.000002|ms",
+		"mem.gc.pause:1.000032|ms:1.000033|ms",
+		"mem.sys:18446744073709551615|g",
+	}
+	for i, line := range lines {
+		if i >= len(want) || !strings.HasPrefix(line, want[i]) || i != 3 && line != want[i] {
+			t.Fatalf("lines are %q, want %q", lines, want)
+		}
+	}
+	if n := strings.Count(lines[3], "|ms"); n != maxPausesPerLine || len(lines) != len(want) {
+		t.Errorf("%d lines, %d pauses in the first of two, want %d and %d", len(lines), n, len(want), maxPausesPerLine)
+	}
+}
+
 func TestPackDatagrams(t *testing.T) {
-	gauges := collectGauges()
-	for i := range gauges {
-		gauges[i].value = math.MaxUint64
+	made := newRecorder().take()
+	for i := range made.gauges {
+		made.gauges[i].value = math.MaxUint64
+	}
+	for i := range made.counters {
+		made.counters[i].value = math.MaxUint64
+	}
+	made.pauses = nil
+	for i := 0; i < 10*maxPausesPerLine+1; i++ {
+		made.pauses = append(made.pauses, math.MaxUint64)
 	}
 	for _, length := range []int{1, 20, 100, maxPrefixLength} {
 		prefix := strings.Repeat("p", length)
 		var want []string
-		for _, g := range gauges {
-			want = append(want, fmt.Sprintf("%s.%s:%d|g", prefix, g.name, g.value))
+		for _, line := range made.lines() {
+			want = append(want, prefix+"."+line)
 		}
 
-		datagrams := packDatagrams(prefix, gauges)
+		datagrams := packDatagrams(prefix, made.lines())
 		lines := strings.Split(string(bytes.Join(datagrams, []byte("\n"))), "\n")
 		if !reflect.DeepEqual(lines, want) {
 			t.Errorf("prefix of %d: lines are %q, want %q", length, lines, want)
@@ -181,7 +216,7 @@ func TestPackDatagramsFillsToTheByte(t *testing.T) {
 	for _, test := range []struct{ total, datagrams int }{{limit - 1, 1}, {limit, 1}, {limit + 1, 2}} {
 		second := test.total - first - len("\n")
 		name := strings.Repeat("n", second-len(prefix+".:0|g"))
-		if got := len(packDatagrams(prefix, []gauge{{"first", 0}, {name, 0}})); got != test.datagrams {
+		if got := len(packDatagrams(prefix, []string{"first:0|g", name + ":0|g"})); got != test.datagrams {
 			t.Errorf("%d bytes take %d datagrams, want %d", test.total, got, test.datagrams)
 		}
 	}
@@ -199,10 +234,11 @@ func BenchmarkReport(b *testing.B) {
 	}
 	defer conn.Close()
 
+	recorded := newRecorder()
 	b.ReportAllocs()
 	for i := 0; i < b.N; i++ {
 		// Without the wait for an ICMP error, which is idle time.
-		for _, datagram := range packDatagrams("go.benchmark", collectGauges()) {
+		for _, datagram := range packDatagrams("go.benchmark", recorded.take().lines()) {
 			if _, err := conn.Write(datagram); err != nil {
 				b.Fatal(err)
 			}

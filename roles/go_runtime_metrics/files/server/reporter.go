@@ -32,10 +32,12 @@ type reporter struct {
 // run reports until ctx is cancelled. All sending happens in this goroutine,
 // so nothing can follow the zeros.
 func (r *reporter) run(ctx context.Context) {
+	recorded := newRecorder()
+	recorded.watch(ctx)
 	ticker := time.NewTicker(r.interval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		r.report(ctx, collectGauges())
+		r.report(ctx, recorded.take())
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -44,12 +46,15 @@ func (r *reporter) run(ctx context.Context) {
 
 	last, cancel := context.WithTimeout(context.Background(), lastReportTimeout)
 	defer cancel()
-	r.report(last, zeroGauges())
+	end := recorded.take()
+	end.clearGauges()
+	r.report(last, end)
 }
 
-// report logs changes only: StatsD may be away for days.
-func (r *reporter) report(ctx context.Context, gauges []gauge) {
-	err := r.send(ctx, packDatagrams(r.prefix, gauges))
+// report logs changes only: StatsD may be away for days. What StatsD has missed
+// meanwhile is not sent later, when it would be taken for what happens then.
+func (r *reporter) report(ctx context.Context, what report) {
+	err := r.send(ctx, packDatagrams(r.prefix, what.lines()))
 	if ctx.Err() != nil {
 		return // an interrupted attempt says nothing about StatsD
 	}
@@ -68,7 +73,7 @@ func (r *reporter) send(ctx context.Context, datagrams [][]byte) error {
 			return nil
 		}
 		// The error may concern an earlier report or an address that StatsD
-		// has left. Sending gauges twice does no harm, so start afresh.
+		// has left, so start afresh. Whoever refused a datagram counted none.
 		r.disconnect()
 	}
 
