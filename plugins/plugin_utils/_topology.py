@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
 
@@ -192,8 +193,11 @@ class HostView:
             "active": [name for name in self.components if all(self._keeps(role) for role in COMPONENTS[name].roles)],
             "hosts": {name: self._inventory.hosts(name, self._host) for name in COMPONENTS},
             "sends_to": {component.name: self.target(component) for component in CHAIN if component.target},
-            # In a URL on the host itself.
-            "go_runtime_metrics": {"address": _in_url(connect_address(self._value(self._host, "go_runtime_metrics_listen_address")))},
+            "go_runtime_metrics": {
+                # In a URL on the host itself.
+                "address": _in_url(connect_address(self._value(self._host, "go_runtime_metrics_listen_address"))),
+                "interval": self._report_interval(),
+            },
             "statsd": self._statsd(),
             "carbon": self._carbon(),
             "web": self._web(),
@@ -285,6 +289,14 @@ class HostView:
             "config": self._value(host, "statsd_config"),
             "tags_enabled": HostView(self._inventory, host)._takes_tags(),
         }
+
+    def _report_interval(self) -> float:
+        """Return how many seconds apart the Go servers report: so often that every flush of their StatsD has a report."""
+        own, half = self._own("go_runtime_metrics_interval"), self._flush_seconds_of_go() / 2
+        return (int(half) if half.is_integer() else half) if own is None else own
+
+    def _flush_seconds_of_go(self) -> float:
+        return _number(self._value(self.target(COMPONENTS["go_runtime_metrics"])["host"], "statsd_flush_interval")) / 1000
 
     def _carbon(self) -> dict:
         host = self._inventory.nearest("carbon", self._host)
@@ -487,9 +499,13 @@ class HostView:
         ]
 
     def target_problems(self, component: Component) -> list[str]:
-        """Return a message if what ``component`` on this host sends would not arrive."""
+        """Return a message if what ``component`` on this host sends would not arrive, or not in time."""
         if not component.target or component.name not in self.components or not self._keeps(component.roles[0]):
             return []
+        found = self._arrival_problems(component, component.target)
+        return found + (self._interval_problems() if component.name == "go_runtime_metrics" else [])
+
+    def _arrival_problems(self, component: Component, variables: tuple[str, str]) -> list[str]:
         target = self.target(component)
         name, host = target["component"], target["host"]
         receiver = COMPONENTS[name]
@@ -499,7 +515,7 @@ class HostView:
                 f"{component.name} on {self._host} sends to {name} on {host}, where {state} is absent. Take {host} out of the group {name},"
                 f" or set {state} of {host} to present."
             ]
-        if host == self._host or not _is_loopback(target["address"]) or self._own(component.target[0]) is not None:
+        if host == self._host or not _is_loopback(target["address"]) or self._own(variables[0]) is not None:
             return []
         bind = receiver.sockets[0].address if receiver.sockets else "carbon_cache_bind_address"
         return [
@@ -515,7 +531,7 @@ class HostView:
         interval = _number(self._value(self._host, "statsd_flush_interval"))
         schemas = self._value(carbon, "carbon_cache_storage_schemas")
         problems: dict[str, str] = {}
-        for series in statsd_series(self._value(self._host, "statsd_config"), "requests").values():
+        for series in self._flushed_series():
             try:
                 rule = first_match(schemas, series)
                 finest = parse_retentions(rule["retentions"])[0].seconds_per_point if rule else None
@@ -531,6 +547,30 @@ class HostView:
                     f" {finest * 1000}, or let the retention of that rule begin with {interval // 1000}s.",
                 )
         return list(problems.values())
+
+    def _flushed_series(self) -> list[str]:
+        """Return one series of each kind that StatsD on this host writes, and of each kind that Go servers report to it."""
+        config = self._value(self._host, "statsd_config")
+        flushed = list(statsd_series(config, "requests").values())
+        for host in self._inventory.hosts("go_runtime_metrics", self._host):
+            view = HostView(self._inventory, host)
+            if self._inventory.keeps(host, "go_runtime_metrics") and view.target(COMPONENTS["go_runtime_metrics"])["host"] == self._host:
+                # The default is a template.
+                prefix = self._inventory.own(host, "go_runtime_metrics_prefix") or "go." + re.sub(r"[^A-Za-z0-9_-]", "_", host)
+                with suppress(AttributeError, KeyError, TypeError, ValueError):  # go_runtime_metrics.yml names the instance
+                    for instance in go_runtime_metrics_instances(self._value(host, "go_runtime_metrics_instances"), prefix):
+                        series = statsd_series(config, f"{instance['prefix']}.mem.gc.pause")
+                        flushed += [series[kind] for kind in ("gauge", "timer", "timer_count", "counter", "counter_rate") if kind in series]
+        return flushed
+
+    def _interval_problems(self) -> list[str]:
+        interval, flush = str(self._own("go_runtime_metrics_interval")), self._flush_seconds_of_go()
+        if not re.match(r"\d+(\.\d+)?\Z", interval) or not 0 < flush < float(interval):
+            return []
+        return [
+            f"go_runtime_metrics_interval is {interval} s, but StatsD flushes every {flush:g} s, and a flush without a report leaves a gap"
+            f" in every series. Leave go_runtime_metrics_interval out, which makes it {flush / 2:g} s, or give at most {flush:g}."
+        ]
 
     def _overwriting_problems(self) -> list[str]:
         """Carbon keeps one value for each point in time: of two StatsD that write the same series, the later wins."""

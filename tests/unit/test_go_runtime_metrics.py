@@ -49,7 +49,8 @@ BAD = {
     "prefix with an empty part": ({"prefix": "go..web1"}, ["go_runtime_metrics_prefix", "go..web1"]),
     "prefix with a line feed": ({"prefix": "go.web1\n"}, ["go_runtime_metrics_prefix"]),
     "prefix that is too long": ({"prefix": "x" * 248}, ["canary_2", "255"]),
-    "interval of nothing": ({"interval": 0}, ["go_runtime_metrics_interval is 0", "at least 1"]),
+    "interval of nothing": ({"interval": 0}, ["go_runtime_metrics_interval is 0", "at least 0.1"]),
+    "interval that the server refuses": ({"interval": 0.05}, ["go_runtime_metrics_interval is 0.05", "at least 0.1"]),
     "interval with a unit": ({"interval": "5s"}, ["go_runtime_metrics_interval is 5s"]),
     "address of nobody": ({"listen_address": "localhost"}, ["go_runtime_metrics_listen_address", "localhost"]),
     "StatsD without a name": ({"statsd_host": ""}, ["go_runtime_metrics_statsd_host"]),
@@ -60,7 +61,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("more", [{}, {"instances": []}, {"builder": "web2"}, {"builder": "localhost"}, {"statsd_host": "::1"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"instances": []}, {"builder": "web2"}, {"builder": "localhost"}, {"statsd_host": "::1"}, {"interval": 0.5}]
+)
 def test_good_variables_are_taken(more):
     assert go_runtime_metrics_problems({**GOOD, **more, "hosts": ["web1", "web2"]}) == []
 

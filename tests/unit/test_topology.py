@@ -56,6 +56,23 @@ def test_one_host_talks_to_itself_over_loopback(groups):
     assert problems("one", groups) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, 5),
+        ({"statsd_flush_interval": 1000}, 0.5),
+        ({"statsd_flush_interval": "15000"}, 7.5),
+        ({"statsd_flush_interval": 1000, "go_runtime_metrics_interval": 1}, 1),
+    ],
+)
+def test_go_servers_report_twice_in_a_flush(variables, seconds):
+    assert topology("one", {"all": ["one"]}, one=variables)["go_runtime_metrics"]["interval"] == seconds
+    # That of the host that they report to.
+    groups = {"statsd": ["s1"], "go_runtime_metrics": ["g1"]}
+    interval = topology("g1", groups, s1=variables, g1=variables)["go_runtime_metrics"]["interval"]
+    assert (interval, type(interval)) == (seconds, type(seconds))
+
+
 def test_a_host_has_the_components_of_its_groups_only():
     assert topology("s1", SPLIT)["components"] == ["statsd"]
     assert topology("c1", SPLIT)["components"] == ["carbon", "graphite_web"]
@@ -152,6 +169,9 @@ def test_a_host_that_a_limit_leaves_out_is_still_known():
     assert topology("s1", SPLIT, **OPEN)["sends_to"]["statsd"]["address"] == "10.0.0.5"
 
 
+GO_RULE = {"name": "go", "pattern": r"^stats\.gauges\.go\.", "retentions": "1s:1h"}
+PAUSE_RULE = {"name": "pauses", "pattern": r"^stats\.timers\.prod-.*\.upper$", "retentions": "1s:1h"}
+ANY_RULE = {"name": "rest", "pattern": ".*", "retentions": "10s:6h"}
 PROBLEMS = {
     "carbon on loopback of another host": (
         ("s1", SPLIT, {}),
@@ -197,6 +217,25 @@ PROBLEMS = {
         ("one", {"all": ["one"]}, {"one": {"statsd_config": {"graphite": {"legacyNamespace": True}}}}),
         ["statsd_flush_interval", "stats_counts.requests", "60 s"],
     ),
+    "a rule for Go servers that is finer than the flush interval": (
+        ("one.example", {"all": ["one.example"]}, {"one.example": {"carbon_cache_storage_schemas": [GO_RULE, ANY_RULE]}}),
+        ["statsd_flush_interval is 10000", "stats.gauges.go.one_example-go1-24.mem.gc.pause", "'go'", "every 1 s"],
+    ),
+    "a rule for the pauses of Go servers on another host": (
+        (
+            "one",
+            {name: ["one"] for name in COMPONENTS} | {"go_runtime_metrics": ["g1"]},
+            {
+                "one": {"statsd_address": "10.0.0.5", "carbon_cache_storage_schemas": [PAUSE_RULE, ANY_RULE]},
+                "g1": {"go_runtime_metrics_prefix": "prod", "go_runtime_metrics_instances": [{"version": "1.26", "port": 8000}]},
+            },
+        ),
+        ["statsd_flush_interval is 10000", "stats.timers.prod-go1-26.mem.gc.pause.upper", "'pauses'", "every 1 s"],
+    ),
+    "Go servers that report once in several flushes": (
+        ("one", {name: ["one"] for name in COMPONENTS}, {"one": {"go_runtime_metrics_interval": 30}}),
+        ["go_runtime_metrics_interval is 30 s", "every 10 s", "5 s"],
+    ),
 }
 
 
@@ -206,6 +245,18 @@ def test_a_contradiction_is_named(case, named):
     found = problems(host, groups, **variables)
     assert len(found) == 1, found
     assert [word for word in named if word not in found[0]] == [], found
+
+
+def test_only_the_statsd_that_go_servers_report_to_is_compared_with_their_rule():
+    groups = {"carbon": ["c1"], "statsd": ["s1", "s2"], "go_runtime_metrics": ["g1"]}
+    rules = [GO_RULE, {"name": "fast", "pattern": r"^fast\.", "retentions": "1s:1h"}, ANY_RULE]
+    hosts = {
+        "c1": {"carbon_cache_bind_address": "10.0.0.5", "carbon_cache_storage_schemas": rules},
+        "s1": {"statsd_address": "10.0.0.6", "statsd_flush_interval": 1000, "statsd_config": {"graphite": {"globalPrefix": "fast"}}},
+    }
+    assert [problems(host, groups, **hosts) for host in ("s1", "s2")] == [[], []]
+    (problem,) = problems("s2", groups, **hosts, s2={"statsd_address": "10.0.0.7"}, g1={"go_runtime_metrics_statsd_host": "s2"})
+    assert "'go', keeps one point every 1 s" in problem
 
 
 @pytest.mark.parametrize(
@@ -220,6 +271,8 @@ def test_a_contradiction_is_named(case, named):
         ("a port of two components", {"one": "apache_wsgi"}),
         ("a UDP receiver on StatsD's port", {"one": "statsd"}),
         ("a flush interval that is not the finest retention", {"one": "statsd"}),
+        ("a rule for Go servers that is finer than the flush interval", {"one.example": "go_runtime_metrics"}),
+        ("Go servers that report once in several flushes", {"one": "go_runtime_metrics"}),
     ],
 )
 def test_a_component_that_is_to_be_removed_contradicts_nothing(name, removed):

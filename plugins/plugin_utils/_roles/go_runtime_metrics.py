@@ -15,6 +15,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 # StatsD rewrites other characters or takes them for syntax; the server refuses them as well.
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 _PREFIX_LENGTH = 255
+# Seconds; the server refuses less.
+_SHORTEST_INTERVAL = 0.1
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+\Z")
 _BUILDERS = ("auto", "container", "host")
 
@@ -44,8 +46,9 @@ def go_runtime_metrics_problems(variables: dict) -> list[str]:
     ]
     if not _HOST.match(str(variables["statsd_host"])):
         problems.append(f"go_runtime_metrics_statsd_host is '{variables['statsd_host']}'; give a host's name or IP address.")
-    if isinstance(variables["interval"], bool) or not re.match(r"[1-9]\d*\Z", str(variables["interval"])):
-        problems.append(f"go_runtime_metrics_interval is {variables['interval']}; give whole seconds, at least 1.")
+    interval = str(variables["interval"])
+    if not re.match(r"\d+(\.\d+)?\Z", interval) or float(interval) < _SHORTEST_INTERVAL:
+        problems.append(f"go_runtime_metrics_interval is {interval}; give seconds, at least {_SHORTEST_INTERVAL}.")
     if not _PREFIX.match(str(variables["prefix"])):
         problems.append(
             f"go_runtime_metrics_prefix is '{variables['prefix']}', which StatsD would misread; give parts of letters, digits, '_' and '-'"
