@@ -20,6 +20,6 @@ sandbox=
 [ "$(id -u)" != 0 ] || sandbox=--no-sandbox
 # Graphs are drawn after the page has loaded; the time is the page's own, which passes while nothing is to be waited for.
 timeout --foreground 120 "$browser" --headless $sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
-  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$profile" --window-size=1280,960 \
+  --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$profile" --window-size=1280,1760 \
   --virtual-time-budget=20000 --screenshot="$2" "$1"
 [ -s "$2" ]

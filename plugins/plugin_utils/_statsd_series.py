@@ -81,6 +81,10 @@ class Names:
             return None
         return self.of("Timer", name, key)
 
+    def bin(self, name: str, limit: object) -> str | None:
+        """Return the series of a bin of a histogram, by the limit of the bin."""
+        return self.timer(name, f"histogram.bin_{_in_name(limit)}")
+
     def thresholds(self) -> list[str]:
         """Return the thresholds as they are in names."""
         given = self._config.get("percentThreshold") or 90

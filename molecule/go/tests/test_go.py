@@ -13,11 +13,12 @@ import time
 import urllib.request
 
 import pytest
-from conftest import ROOT
+import yaml
+from conftest import ROOT, values
 
 VERSIONS = {"1.19": 8019, "1.23": 8023, "1.24": 8024, "1.26": 8026}
 # Those that the library go-runtime-metrics reports.
-METRICS = [
+GAUGES = [
     f"{group}.{name}"
     for group, names in {
         "cpu": ["goroutines", "cgo_calls"],
@@ -30,12 +31,26 @@ METRICS = [
 ]
 
 
+TITLES = [
+    "Longest GC pause",
+    "Median GC pause",
+    "GC pauses",
+    "GC share of the processors",
+    "Allocation rate",
+    "Memory allocations",
+    "GC count",
+    "Goroutines",
+]
+DASHBOARDS = yaml.safe_load((ROOT / "playbooks" / "vars" / "dashboards.yml").read_text())["dashboards_shipped"]
+GRAPHS = next(dashboard["graphs"] for dashboard in DASHBOARDS if dashboard["name"] == "Go runtime")
+
+
 def name_of(version):
     return "go" + version.replace(".", "-")
 
 
-def prefix_of(host, version):
-    return f"stats.gauges.go.{host.backend.get_hostname()}-{name_of(version)}"
+def prefix_of(host, version, kind="gauges"):
+    return f"stats.{kind}.go.{host.backend.get_hostname()}-{name_of(version)}"
 
 
 def ask(host, port):
@@ -56,9 +71,18 @@ def newest(host, render):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_version_reports_every_metric(host, version, newest, wait_until):
     assert f"go{version}" in ask(host, VERSIONS[version]).stdout
-    directory = f"/var/lib/graphite/whisper/{prefix_of(host, version).replace('.', '/')}"
-    found = host.run(f"cd {directory}; find . -name '*.wsp' -printf '%P\\n'").stdout.split()
-    assert sorted(path[: -len(".wsp")].replace("/", ".") for path in found) == sorted(METRICS)
+
+    def written(kind):
+        directory = f"/var/lib/graphite/whisper/{prefix_of(host, version, kind).replace('.', '/')}"
+        found = host.run(f"cd {directory}; find . -name '*.wsp' -printf '%P\\n'").stdout.split()
+        return {path[: -len(".wsp")].replace("/", ".") for path in found}
+
+    assert written("gauges") == set(GAUGES)
+    cpu = [] if version == "1.19" else ["cpu.gc_seconds", "cpu.total_seconds"]
+    assert written("counters") == {f"{name}.{value}" for name in ["mem.allocated", *cpu] for value in ("count", "rate")}
+    pauses = {name.removeprefix("mem.gc.pause.") for name in written("timers")}
+    assert pauses > {"count", "count_ps", "lower", "median", "upper_90", "upper_99", "upper", "histogram.bin_0_015", "histogram.bin_inf"}
+    assert not [name for name in pauses if name.startswith("mem.")]
     assert wait_until(lambda: newest(version, "cpu.goroutines"), timeout=30) >= 3
     assert newest(version, "mem.sys") > 2**20
 
@@ -84,7 +108,7 @@ def test_reporting_costs_less_than_a_hundredth_of_a_core(host):
     began, before = time.monotonic(), spent()
     time.sleep(30)
     shares = [(after - earlier) / 1e9 / (time.monotonic() - began) for earlier, after in zip(before, spent())]
-    print("share of a core, reporting every 5 s:", ", ".join(f"{version}: {share:.3%}" for version, share in zip(VERSIONS, shares)))
+    print("share of a core, reporting twice a second:", ", ".join(f"{version}: {share:.3%}" for version, share in zip(VERSIONS, shares)))
     assert max(shares) < 0.01
 
 
@@ -129,25 +153,113 @@ def test_the_multi_stage_image_is_small_and_serves(version, wait_until):
 
 def test_the_report_has_every_figure_of_every_version():
     page = (ROOT / "artifacts" / "molecule-go.html").read_text()
-    for title in ("GC pause", "Goroutines", "GC count", "Memory allocations"):
+    for title in TITLES:
         assert f'alt="{title} of each Go version over time"' in page
-    assert page.count("data:image/png;base64,iVBOR") == 5, "four pictures and the dashboard"
+    assert page.count("data:image/png;base64,iVBOR") == len(TITLES) + 1, "the pictures and the dashboard"
     assert not re.search(r'(?:src|href)="(?!data:)', page), "everything is inside"
     data = json.loads((ROOT / "artifacts" / "molecule-go.json").read_text())
-    for version, load, series in zip(VERSIONS, data["versions"], data["series"], strict=True):
+    for version, load, answer in zip(VERSIONS, data["versions"], data["series"], strict=True):
         assert load["go"].startswith(f"go{version}")
         assert load["go"] in page
         assert load["wrk"]["errors"] == 0
         assert load["wrk"]["requests"] > 1000
-        pause, goroutines, collections, memory = series
-        assert 0 < pause["max"] < 100_000, "microseconds"
-        assert goroutines["max"] > 50, "one for each connection"
-        assert collections["max"] > collections["min"]
-        assert memory["max"] > 100_000
-        assert {one["step"] for one in series} == {10}
+        runtime = load["runtime"]
+        assert 0.001 < runtime["pause_mean"] < runtime["pause_longest"] < 100, "milliseconds"
+        assert runtime["goroutines_max"] > 50, "one for each connection"
+        assert runtime["memory_max"] > 100_000
+        assert runtime["allocated_per_second"] > 1_000_000
+        assert runtime["gc_share"] is None if version == "1.19" else 0 < runtime["gc_share"] < 1
+        assert {one["step"] for one in answer} == {1}
     for version in VERSIONS:
         road = [data["images"][f"metricstack-go-runtime-metrics:{version}{stage}"] for stage in ("-build", "-distribution", "")]
         assert road == sorted(road, reverse=True)
+
+
+def growth(points, began, ended):
+    """Return by how much a total has grown from the last second before the load to the first after it."""
+    return points[ended + 1] - points[max(time for time in points if time < began)]
+
+
+@pytest.fixture
+def loads(host, render):
+    """Return each load of the report, its version, and a function that returns the points of its series as graphite-web has them."""
+    data = json.loads((ROOT / "artifacts" / "molecule-go.json").read_text())
+
+    def reader(version, load):
+        def points(kind, name):
+            window = {"from": load["began"] - 10, "until": load["ended"] + 2}
+            found = render(f"{prefix_of(host, version, kind)}.{name}", **window)
+            return {time: value for value, time in found[0]["datapoints"] if value is not None}
+
+        return points
+
+    return [(version, load, reader(version, load)) for version, load in zip(VERSIONS, data["versions"], strict=True)]
+
+
+def test_every_pause_is_counted(host, loads, render, newest, wait_until):
+    def counted(version):
+        return sum(values(render(f"{prefix_of(host, version, 'timers')}.mem.gc.pause.count", **{"from": "-100min"})[0]))
+
+    for version, load, points in loads:
+        # Since the start of the server, which knows nothing of StatsD's count.
+        wait_until(lambda version=version: counted(version) == newest(version, "mem.gc.count"), message=f"{version} has other totals")
+        # Under load.
+        began, ended = load["began"], load["ended"]
+        collections = growth(points("gauges", "mem.gc.count"), began, ended)
+        assert collections > 100
+        assert load["runtime"]["collections"] == load["runtime"]["pauses"] == collections
+        assert sum(load["runtime"]["pauses_below"].values()) == collections
+        # StatsD adds up milliseconds as floating-point numbers.
+        total = sum(value for time, value in points("timers", "mem.gc.pause.sum").items() if began <= time <= ended + 1)
+        assert total == pytest.approx(growth(points("gauges", "mem.gc.pause_total"), began, ended) / 1e6)
+
+
+def test_a_load_of_30_seconds_has_a_point_every_second(loads):
+    for _version, load, points in loads:
+        for kind, name in [("timers", "mem.gc.pause.upper"), ("timers", "mem.gc.pause.median"), ("gauges", "mem.gc.pause")]:
+            assert len([time for time in points(kind, name) if load["began"] <= time <= load["ended"]]) >= 25, name
+
+
+def test_the_table_has_what_follows_from_counts_and_totals(loads):
+    page = (ROOT / "artifacts" / "molecule-go.html").read_text()
+    tables = [re.findall(r"<tr>\s*<td>(go1.*?)</tr>", table, re.DOTALL) for table in page.split("<table>")[1:3]]
+    rows = [[re.sub(r"<.*?>", "", cell).strip() for cell in row.split("</td>")] for row in tables[1]]
+    for row, (_version, load, points) in zip(rows, loads, strict=True):
+        began, ended = load["began"], load["ended"]
+        count, total = (growth(points("gauges", f"mem.gc.{name}"), began, ended) for name in ("count", "pause_total"))
+        longest = max(value for time, value in points("timers", "mem.gc.pause.upper").items() if began <= time <= ended + 1)
+        allocated = growth(points("gauges", "mem.total"), began, ended) / 30
+        assert row[0] == load["go"]
+        assert row[1] == f"{count:,.0f}"
+        assert row[2] == f"{total / count / 1000:,.0f} µs"
+        assert row[3] == f"{longest * 1000:,.0f} µs"
+        assert row[4] == f"{total / 1e6:,.1f} ms"
+        assert row[6] == f"{allocated / 2**20:,.1f} MiB"
+
+
+def test_the_lengths_of_the_pauses_are_drawn(loads):
+    page = (ROOT / "artifacts" / "molecule-go.html").read_text()
+    charts = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    for chart, (version, load, _points) in zip(charts, loads, strict=True):
+        assert f"Go {version}" in chart
+        drawn = [int(count.replace(",", "")) for count in re.findall(r"<title>([\d,]+) pauses</title>", chart)]
+        assert sum(drawn) == load["runtime"]["pauses"]
+        heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', chart)]
+        assert len(heights) == len(drawn)
+        assert heights == pytest.approx([max(heights) * count / max(drawn) for count in drawn], abs=0.2)
+    # One scale for all, in each direction.
+    labels = [re.findall(r'<text (?:x="[\d.]+" y="212"|x="40") [^>]*>(.*?)</text>', chart) for chart in charts]
+    assert len(labels[0]) >= 5
+    assert labels == [labels[0]] * len(charts)
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph["title"])
+def test_every_graph_of_the_dashboard_shows_every_server(host, graph, render):
+    versions = [version for version in VERSIONS if version != "1.19" or "GC share" not in graph["title"]]
+    endings = [", 90 %", ", 99 %"] if "percentiles" in graph["title"] else [""]
+    shown = [series["target"] for target in graph["targets"] for series in render(target, **{"from": "-100min"}) if values(series)]
+    names = [prefix_of(host, version).removeprefix("stats.gauges.go.") for version in versions]
+    assert sorted(shown) == sorted(name + ending for name in names for ending in endings)
 
 
 def test_each_load_is_an_event(host, http_get):
