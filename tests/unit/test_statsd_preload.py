@@ -159,8 +159,16 @@ def test_nothing_infinite_reaches_graphite(statsd, receiver, flushing):
 
 @pytest.mark.parametrize(
     "line",
-    ["m:" + "1" * 60000 + "x|c", "m:1|c|@" + "1" * 60000 + "x", "m:" + "1|c:" * 14000 + "1|c", "m:1|c" + "|c:x" * 14000, "m\n" * 30000],
-    ids=["value", "rate", "values", "fields", "lines"],
+    [
+        "m:" + "1" * 60000 + "x|c",
+        "m:1|c|@" + "1" * 60000 + "x",
+        "m:" + "1|c:" * 14000 + "1|c",
+        "m:1|c" + "|c:x" * 14000,
+        "m" + "#" * 60000 + ":1|c",
+        "m" + ",a" * 30000 + ":1|c",
+        "m\n" * 30000,
+    ],
+    ids=["value", "rate", "values", "fields", "tags of Librato", "tags of Telegraf", "lines"],
 )
 def test_no_packet_keeps_the_process_busy(statsd, line):
     one = statsd()

@@ -56,7 +56,7 @@ function checkName(name, isSanitized) {
   if (isSanitized) {
     checkAscii('name', name);
   }
-  if (/[#[][^;]*=/.test(name)) {
+  if (/[#[][^#[]*=/.test(name)) {
     throw new Refused('tags', `${shown(name)} has tags that Graphite does not know; write KEY:VALUE behind |#`);
   }
   if (name.includes('|')) {
