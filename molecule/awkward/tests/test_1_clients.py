@@ -32,6 +32,7 @@ SENT = {
     "statsd-tcp": ALL,
     "datadog": without("level") | {"with_telemetry": 1},
     "python-statsd": without("users", "batch"),
+    "bash": {"requests": 3},
     "hot-shots": ALL | {"in_container": 1},
     "hot-shots-tcp": ALL,
     "hot-shots-telegraf": ALL,
@@ -146,7 +147,7 @@ def test_tags_find_what_was_sent_with_them(client, sent, render, wait_until):
 
 def test_what_a_client_reports_about_itself_arrives_with_its_tags(sent, render, wait_until):
     target = "seriesByTag('name=stats.counters.datadog.dogstatsd.client.metrics.count', 'client=py')"
-    wait_until(lambda: [sum(values(series)) for series in render(target)] == [1])
+    wait_until(lambda: sum(sum(values(series)) for series in render(target)) >= 1)
 
 
 def test_what_statsd_has_not_is_a_bad_line_with_a_reason(sent, host):
@@ -154,11 +155,6 @@ def test_what_statsd_has_not_is_a_bad_line_with_a_reason(sent, host):
     assert bad_lines == sum(REFUSED.values())
     for reason in REASONS:
         assert host.run("journalctl --unit statsd --grep %s", f"Bad line, {reason}").rc == 0, reason
-
-
-def test_a_packet_of_the_shell_arrives(host, render, wait_until):
-    assert host.run("bash -c 'echo clients.shell:3\\|c > /dev/udp/127.0.0.1/8125'").rc == 0
-    wait_until(lambda: [sum(values(series)) for series in render("stats.counters.clients.shell.count")] == [3], timeout=40)
 
 
 @pytest.fixture

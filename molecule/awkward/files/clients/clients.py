@@ -128,6 +128,8 @@ def main(prefix, client=""):
         wait_for_the_beginning_of_an_interval()
         command = [sys.executable, __file__, f"{prefix}.{client}", client]
         subprocess.run(command, check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(wheel)})
+    wait_for_the_beginning_of_an_interval()
+    subprocess.run(["bash", "-c", f"echo '{prefix}.bash.requests:3|c' > /dev/udp/127.0.0.1/8125"], check=True)
     for client in SCRIPTS:
         wait_for_the_beginning_of_an_interval()
         subprocess.run(["node", HERE / "clients.js", f"{prefix}.{client}", client], check=True, timeout=60)
