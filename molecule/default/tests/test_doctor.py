@@ -26,6 +26,7 @@ carbon = socket.create_connection(("127.0.0.1", 2003))
 carbon.sendall(b"".join(b"stats.gauges.doctor_test.queue 1 %d\\n" % when for when in range(now - 20000, now - 7190, 10)))
 carbon.close()
 """
+DROPPED = "carbon/agents/*/droppedCreates.wsp"
 STOPPED_FILE = f"{WHISPER}/stats/gauges/doctor_test/queue.wsp"
 # Twenty new series each half a second.
 NEW_SERIES = """
@@ -43,6 +44,12 @@ for _number in range(12000):
 """
 BAD_LINE = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'no metric', ('127.0.0.1', 8125))"
 SUM = "import glob, sys, time, whisper; print(sum(filter(None, whisper.fetch(glob.glob(sys.argv[1])[0], time.time() - 180)[1])))"
+# Not without the file, which a carbon that creates no series would not make anew.
+FORGET = """
+import glob, sys, time, whisper
+now = int(time.time())
+whisper.update_many(glob.glob(sys.argv[1])[0], [(now - ago, 0.0) for ago in range(0, 600, 60)])
+"""
 CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 5 -subj /CN=doctor.example -keyout /root/doctor.key -out /root/doctor.pem"
     " && echo SSLCertificateFile /root/doctor.pem > /etc/apache2/sites-enabled/doctor.conf"
@@ -50,7 +57,7 @@ CERTIFICATE = (
 CLEAN = (
     "rm -rf /root/doctor.key /root/doctor.pem /etc/apache2/sites-enabled/doctor.conf /root/carbon.conf /root/storage-schemas.conf"
     f" {WHISPER}/doctor_test {WHISPER}/stats/gauges/doctor_test {WHISPER}/stats/counters/doctor_test"
-    f" {WHISPER}/carbon/agents/*/droppedCreates.wsp {WHISPER}/stats/counters/statsd/bad_lines_seen"
+    f" {WHISPER}/stats/counters/statsd/bad_lines_seen"
 )
 
 
@@ -127,11 +134,12 @@ def sick(host, run, doctor, wait_until):
             run(restart)
             wait_until(lambda: host.run(f"test -s {STOPPED_FILE} && touch -d '2 hours ago' {STOPPED_FILE}").rc == 0)
             run(f"systemd-run --unit doctor-test {python} {shlex.quote(NEW_SERIES)}")
-            wait_until(lambda: counted("carbon/agents/*/droppedCreates.wsp"))
+            wait_until(lambda: counted(DROPPED))
             answer = doctor()
     finally:
         host.run("systemctl stop doctor-test")
         run(restart)
+        run(f"{python} {shlex.quote(FORGET)} '{WHISPER}/{DROPPED}'")
         run("systemctl reset-failed; systemctl restart statsd")
         run(CLEAN)
     return answer
@@ -216,3 +224,10 @@ def test_variables_that_nothing_can_be_judged_by_are_refused_before_the_first_co
         "doctor_stopped_hours is 48 and doctor_recent_hours 24",
     ):
         assert message in output
+
+
+def test_a_host_that_cannot_be_examined_is_critical(doctor):
+    status, output, lines = doctor(doctor_ignore=["no_such_check"])
+    assert status == 2, output
+    (line,) = lines
+    assert line.startswith(f"{HOST}: CRITICAL unexamined: value of ignore must be one or more of: bad_lines, ")
