@@ -218,7 +218,7 @@ EXAMPLES = r"""
   metricstack.graphite.graphite_health_info:
     apache_directory: /etc/apache2
     certificate_days: 30
-    reference_time: "{{ now(utc=true).timestamp() }}"
+    reference_time: "{{ (now(utc=true) - ('1970-01-01' | to_datetime('%Y-%m-%d'))).total_seconds() }}"
 """
 
 RETURN = r"""

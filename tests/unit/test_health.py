@@ -462,7 +462,8 @@ def test_a_statsd_that_hangs_or_was_set_down_is_a_finding(run_module, statsd):
 
 def test_drops_are_those_that_the_kernel_counts_here_for_this_process_in_place_of_a_units(monkeypatch):
     monkeypatch.setattr(udp, "processes_of", lambda _unit, _proc: [os.getpid()])
-    states = {"statsd.service": {"ActiveEnterTimestamp": "Sat 2026-11-28 03:10:00 UTC"}}
+    known = {"statsd.service": {"ActiveEnterTimestamp": "Sat 2026-11-28 03:10:00 UTC"}}
+    states = dict(known)
 
     def findings(before, after):
         report = Report()
@@ -487,6 +488,9 @@ def test_drops_are_those_that_the_kernel_counts_here_for_this_process_in_place_o
                 while receiving.recv(1000):
                     received += 1
             assert drops == 100 - received
+            states.clear()
+            assert findings(before, after) == [("critical", None, drops)]
+            states.update(known)
             # Nothing more was dropped between the two looks.
             assert findings(after, after) == [("warning", 1795835400.0, drops)]
 

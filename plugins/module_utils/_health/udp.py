@@ -62,9 +62,12 @@ def check_drops(
     before: dict[str, dict[UdpSocket, int]],
     after: dict[str, dict[UdpSocket, int]],
 ) -> None:
-    """Report sockets that have dropped datagrams; ``before`` and ``after`` are two looks at them, which tell a loss that goes on."""
+    """Report sockets that have dropped datagrams; ``before`` and ``after`` are two looks at them, which tell a loss that goes on.
+
+    ``states`` are those of the units, as far as systemd tells them.
+    """
     for unit, sockets in after.items():
-        since = active_since(states[unit])
+        since = active_since(states.get(unit, {}))
         for socket, drops in sockets.items():
             if not drops:
                 continue
