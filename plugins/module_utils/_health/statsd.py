@@ -79,11 +79,13 @@ def _check_backend(report: Report, limits: Limits, graphite: dict, uptime: int, 
 
 def check_series(report: Report, limits: Limits, statsd: dict, history: History, now: int) -> None:
     """Report bad lines, late flushes and missing flushes of one StatsD, from its own series."""
-    if statsd["bad_lines"]:
-        _check_bad_lines(report, limits, statsd, history.points(statsd["bad_lines"], now - _HISTORY), now)
     lags = history.points(statsd["timestamp_lag"], now - limits.recent)
+    bad_lines = history.points(statsd["bad_lines"], now - _HISTORY) if statsd["bad_lines"] else []
+    _check_bad_lines(report, limits, statsd, bad_lines, now)
     _check_lag(report, statsd, lags)
-    _check_holes(report, statsd, [when for when, _lag in lags])
+    # The first flush after a start has no lag.
+    flushes = [when for when, _value in bad_lines or lags]
+    _check_holes(report, statsd, [when for when in flushes if when >= now - limits.recent])
 
 
 def _check_bad_lines(report: Report, limits: Limits, statsd: dict, points: list[tuple[int, float]], now: int) -> None:
