@@ -295,8 +295,13 @@ class HostView:
         own, half = self._own("go_runtime_metrics_interval"), self._flush_seconds_of_go() / 2
         return (int(half) if half.is_integer() else half) if own is None else own
 
+    def _statsd_of_go(self) -> str:
+        """Return the host of the StatsD that the Go servers on this host report to, as far as the inventory knows it."""
+        receiver, named = self._receiver(COMPONENTS["go_runtime_metrics"])
+        return named or self._inventory.nearest(receiver.name, self._host)
+
     def _flush_seconds_of_go(self) -> float:
-        return _number(self._value(self.target(COMPONENTS["go_runtime_metrics"])["host"], "statsd_flush_interval")) / 1000
+        return _number(self._value(self._statsd_of_go(), "statsd_flush_interval")) / 1000
 
     def _carbon(self) -> dict:
         host = self._inventory.nearest("carbon", self._host)
@@ -553,8 +558,8 @@ class HostView:
         config = self._value(self._host, "statsd_config")
         flushed = list(statsd_series(config, "requests").values())
         for host in self._inventory.hosts("go_runtime_metrics", self._host):
-            view = HostView(self._inventory, host)
-            if self._inventory.keeps(host, "go_runtime_metrics") and view.target(COMPONENTS["go_runtime_metrics"])["host"] == self._host:
+            sends_here = HostView(self._inventory, host)._statsd_of_go() == self._host
+            if sends_here and self._inventory.keeps(host, "go_runtime_metrics"):
                 # The default is a template.
                 prefix = self._inventory.own(host, "go_runtime_metrics_prefix") or "go." + re.sub(r"[^A-Za-z0-9_-]", "_", host)
                 with suppress(AttributeError, KeyError, TypeError, ValueError):  # go_runtime_metrics.yml names the instance
