@@ -19,7 +19,7 @@ import pytest
 
 SECONDS = float(os.environ.get("STATSD_FUZZ_SECONDS", "10"))
 SEED = int(os.environ.get("STATSD_FUZZ_SEED", time.time_ns()))
-# A batch fits into the receive buffer; the next one waits until StatsD has taken it.
+# A batch fits into the receive buffer, or the queue of connections; the next one waits until StatsD has taken it.
 BATCH = 100
 NAMES = ["a", "a.b", "größe", "constructor", "__proto__", "a b/c", "a..b", ".", "", "a;t=v", "a;t", "x" * 300, "-", "%d"]
 VALUES = ["1", "-1", "+1", "0.5", "1e5", "1e999", "Infinity", "NaN", "", " ", "0x1", "1,5", "--1", "1" * 400, "__proto__", "null"]
@@ -81,14 +81,15 @@ def test_no_bytes_on_a_stream_or_to_the_management_end_the_process(statsd):
     deadline = time.monotonic() + min(SECONDS, 60)
     valid = 0
     while time.monotonic() < deadline:
-        with socket.create_connection(("127.0.0.1", one.port)) as stream:
-            for _number in range(chance.randrange(20)):
-                stream.sendall(noise(chance) + b"\nfuzz.valid:1|c\n")
-                valid += 1
-        with socket.create_connection(("127.0.0.1", one.management_port)) as management:
-            management.sendall(chance.choice([" ".join(chance.choices(COMMANDS, k=3)).encode(), chance.randbytes(50), b"quit"]))
+        for _connection in range(BATCH):
+            with socket.create_connection(("127.0.0.1", one.port)) as stream:
+                for _number in range(chance.randrange(20)):
+                    stream.sendall(noise(chance) + b"\nfuzz.valid:1|c\n")
+                    valid += 1
+            with socket.create_connection(("127.0.0.1", one.management_port)) as management:
+                management.sendall(chance.choice([" ".join(chance.choices(COMMANDS, k=3)).encode(), chance.randbytes(50), b"quit"]))
         assert one.process.poll() is None, f"seed {SEED}: {one.log.read_text()[-2000:]}"
-    assert one.counts("fuzz.valid", valid, timeout=30), f"seed {SEED}"
+        assert one.counts("fuzz.valid", valid, timeout=30), f"seed {SEED}, after {valid} valid lines"
 
 
 class Model:
