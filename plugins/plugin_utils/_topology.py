@@ -558,15 +558,21 @@ class HostView:
         config = self._value(self._host, "statsd_config")
         flushed = list(statsd_series(config, "requests").values())
         for host in self._inventory.hosts("go_runtime_metrics", self._host):
-            sends_here = HostView(self._inventory, host)._statsd_of_go() == self._host
-            if sends_here and self._inventory.keeps(host, "go_runtime_metrics"):
-                # The default is a template.
-                prefix = self._inventory.own(host, "go_runtime_metrics_prefix") or "go." + re.sub(r"[^A-Za-z0-9_-]", "_", host)
-                with suppress(AttributeError, KeyError, TypeError, ValueError):  # go_runtime_metrics.yml names the instance
-                    for instance in go_runtime_metrics_instances(self._value(host, "go_runtime_metrics_instances"), prefix):
-                        series = statsd_series(config, f"{instance['prefix']}.mem.gc.pause")
-                        flushed += [series[kind] for kind in ("gauge", "timer", "timer_count", "counter", "counter_rate") if kind in series]
+            # What is wrong with the variables of the servers is told by go_runtime_metrics.yml.
+            with suppress(RefusedValueError, AttributeError, KeyError, TypeError, ValueError):
+                for prefix in HostView(self._inventory, host)._go_prefixes(self._host):
+                    series = statsd_series(config, f"{prefix}.mem.gc.pause")
+                    flushed += [series[kind] for kind in ("gauge", "timer", "timer_count", "counter", "counter_rate") if kind in series]
         return flushed
+
+    def _go_prefixes(self, statsd: str) -> list[str]:
+        """Return the prefixes of the Go servers on this host that report to the StatsD on the host ``statsd``."""
+        if not self._keeps("go_runtime_metrics") or self._statsd_of_go() != statsd:
+            return []
+        # The default is a template.
+        prefix = self._own("go_runtime_metrics_prefix") or "go." + re.sub(r"[^A-Za-z0-9_-]", "_", self._host)
+        instances = go_runtime_metrics_instances(self._value(self._host, "go_runtime_metrics_instances"), prefix)
+        return [instance["prefix"] for instance in instances]
 
     def _interval_problems(self) -> list[str]:
         interval, flush = str(self._own("go_runtime_metrics_interval")), self._flush_seconds_of_go()

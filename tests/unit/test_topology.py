@@ -247,6 +247,13 @@ def test_a_contradiction_is_named(case, named):
     assert [word for word in named if word not in found[0]] == [], found
 
 
+@pytest.mark.parametrize("instances", [None, "abc", [1], [{"port": 8000}]])
+def test_instances_of_go_servers_that_are_wrong_hide_no_other_problem(instances):
+    variables = {"go_runtime_metrics_instances": instances, "statsd_flush_interval": 60000}
+    (problem,) = problems("one", {"all": ["one"]}, one=variables)
+    assert "statsd_flush_interval is 60000" in problem
+
+
 def test_only_the_statsd_that_go_servers_report_to_is_compared_with_their_rule():
     groups = {"carbon": ["c1"], "statsd": ["s1", "s2"], "go_runtime_metrics": ["g1"]}
     rules = [GO_RULE, {"name": "fast", "pattern": r"^fast\.", "retentions": "1s:1h"}, ANY_RULE]
