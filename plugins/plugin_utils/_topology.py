@@ -233,8 +233,7 @@ class HostView:
 
     def target(self, component: Component) -> dict:
         """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
-        receiver, named = self._receiver(component)
-        host = named or self._inventory.nearest(receiver.name, self._host)
+        receiver, host = self._nearest_receiver(component)
         if receiver.sockets:
             bind, port = self._value(host, receiver.sockets[0].address), self._value(host, receiver.sockets[0].port)
         else:
@@ -261,6 +260,11 @@ class HostView:
             return receiver, self._inventory.nearest(receiver.name, self._host)
         return receiver, self._host_at(str(address), receiver)
 
+    def _nearest_receiver(self, component: Component) -> tuple[Component, str]:
+        """Return what ``component`` on this host sends to, and its host; for an address that the inventory lacks, the nearest one."""
+        receiver, host = self._receiver(component)
+        return receiver, host or self._inventory.nearest(receiver.name, self._host)
+
     def _keeps(self, role: str) -> bool:
         return self._inventory.keeps(self._host, role)
 
@@ -285,7 +289,7 @@ class HostView:
             "management_address": connect_address(self._value(host, "statsd_management_address")),
             "management_port": self._value(host, "statsd_management_port"),
             "receives_udp": _receives_udp(self._value(host, "statsd_config")),
-            "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
+            "flush_seconds": self._flush_milliseconds(host) // 1000,
             "config": self._value(host, "statsd_config"),
             "tags_enabled": HostView(self._inventory, host)._takes_tags(),
         }
@@ -297,11 +301,13 @@ class HostView:
 
     def _statsd_of_go(self) -> str:
         """Return the host of the StatsD that the Go servers on this host report to, as far as the inventory knows it."""
-        receiver, named = self._receiver(COMPONENTS["go_runtime_metrics"])
-        return named or self._inventory.nearest(receiver.name, self._host)
+        return self._nearest_receiver(COMPONENTS["go_runtime_metrics"])[1]
 
     def _flush_seconds_of_go(self) -> float:
-        return _number(self._value(self._statsd_of_go(), "statsd_flush_interval")) / 1000
+        return self._flush_milliseconds(self._statsd_of_go()) / 1000
+
+    def _flush_milliseconds(self, host: str) -> int:
+        return _number(self._value(host, "statsd_flush_interval"))
 
     def _carbon(self) -> dict:
         host = self._inventory.nearest("carbon", self._host)
@@ -369,7 +375,7 @@ class HostView:
         prefix = config.get("prefixStats", "statsd")
         return {
             "host": host,
-            "flush_seconds": _number(self._value(host, "statsd_flush_interval")) // 1000,
+            "flush_seconds": self._flush_milliseconds(host) // 1000,
             "bad_lines": statsd_series(config, f"{prefix}.bad_lines_seen").get("counter", ""),
             "timestamp_lag": statsd_series(config, f"{prefix}.timestamp_lag")["gauge"],
         }
@@ -507,10 +513,10 @@ class HostView:
         """Return a message if what ``component`` on this host sends would not arrive, or not in time."""
         if not component.target or component.name not in self.components or not self._keeps(component.roles[0]):
             return []
-        found = self._arrival_problems(component, component.target)
+        found = self._arrival_problems(component, self._own(component.target[0]))
         return found + (self._interval_problems() if component.name == "go_runtime_metrics" else [])
 
-    def _arrival_problems(self, component: Component, variables: tuple[str, str]) -> list[str]:
+    def _arrival_problems(self, component: Component, own_address: Any) -> list[str]:
         target = self.target(component)
         name, host = target["component"], target["host"]
         receiver = COMPONENTS[name]
@@ -520,7 +526,7 @@ class HostView:
                 f"{component.name} on {self._host} sends to {name} on {host}, where {state} is absent. Take {host} out of the group {name},"
                 f" or set {state} of {host} to present."
             ]
-        if host == self._host or not _is_loopback(target["address"]) or self._own(variables[0]) is not None:
+        if host == self._host or not _is_loopback(target["address"]) or own_address is not None:
             return []
         bind = receiver.sockets[0].address if receiver.sockets else "carbon_cache_bind_address"
         return [
@@ -533,7 +539,7 @@ class HostView:
         carbon = self._inventory.nearest("carbon", self._host)
         if not self._keeps("statsd") or not self._inventory.keeps(carbon, "carbon_cache"):
             return []
-        interval = _number(self._value(self._host, "statsd_flush_interval"))
+        interval = self._flush_milliseconds(self._host)
         schemas = self._value(carbon, "carbon_cache_storage_schemas")
         problems: dict[str, str] = {}
         for series in self._flushed_series():
