@@ -529,7 +529,7 @@ def _server_aliases(site: dict) -> list[str]:
     """Return the names of a site beside its first; Apache knows no IPv6 addresses among them."""
     aliases = list(site.get("server_aliases") or [])
     if site.get("names_of_host"):
-        aliases += own_names() + [address for address in own_addresses() if ":" not in address]
+        aliases += [*own_names(), *(address for address in own_addresses() if ":" not in address)]
     return list(dict.fromkeys(aliases))
 
 
