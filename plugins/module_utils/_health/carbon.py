@@ -70,10 +70,16 @@ class Settings(NamedTuple):
     metric_interval: float
 
 
+class _Parser(configparser.ConfigParser):
+    """A parser that leaves the case of the settings' names as it is."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def read_settings(text: str, instance: str) -> Settings:
     """Return the settings of an instance. Raises ``ValueError`` for a text that carbon could not read."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _Parser(interpolation=None)
     try:
         parser.read_string(text)
     except configparser.Error as error:
