@@ -14,20 +14,29 @@ function repeat(number, call) {
   }
 }
 
-function hotShots(prefix, options) {
-  const StatsD = require('hot-shots');
-  const client = new StatsD({ prefix, ...options });
+// What these clients call by the same names.
+function send(client) {
   client.increment('requests', 5);
   client.decrement('requests', 2);
-  repeat(10, () => client.increment('sampled', 1, 0.5));
   client.gauge('queue', 12.5);
-  client.gauge('level', 10);
-  client.gaugeDelta('level', 5);
-  client.gaugeDelta('level', -3);
   client.gauge('below', 0);
   client.gauge('below', -7);
   [10, 20, 60].forEach((milliseconds) => client.timing('latency', milliseconds));
   ['a', 'b', 'a'].forEach((user) => client.set('users', user));
+}
+
+function sendChanges(client) {
+  client.gauge('level', 10);
+  client.gaugeDelta('level', 5);
+  client.gaugeDelta('level', -3);
+}
+
+function hotShots(prefix, options) {
+  const StatsD = require('hot-shots');
+  const client = new StatsD({ prefix, ...options });
+  send(client);
+  sendChanges(client);
+  repeat(10, () => client.increment('sampled', 1, 0.5));
   client.increment('tagged', 4, ['env:prod', 'region:eu']);
   client.close();
   const batch = new StatsD({ prefix, maxBufferSize: 60000, ...options });
@@ -41,7 +50,7 @@ const clients = {
     const StatsD = require('hot-shots');
     const datadog = new StatsD({ prefix, datadog: true, containerID: 'abc', cardinality: 'low' });
     datadog.increment('in_container');
-    // What StatsD has not, and bad lines therefore.
+    // StatsD does not know these; they are bad lines.
     datadog.histogram('refused', 1);
     datadog.distribution('refused', 1);
     datadog.event('title', 'text');
@@ -56,14 +65,8 @@ const clients = {
     const { StatsD } = require('node-statsd');
     // By default, it looks "localhost" up for each packet, and packets overtake each other.
     const client = new StatsD({ prefix: `${prefix}.`, host: '127.0.0.1' });
-    client.increment('requests', 5);
-    client.decrement('requests', 2);
+    send(client);
     repeat(10, () => client.increment('sampled', 1, 0.5));
-    client.gauge('queue', 12.5);
-    client.gauge('below', 0);
-    client.gauge('below', -7);
-    [10, 20, 60].forEach((milliseconds) => client.timing('latency', milliseconds));
-    ['a', 'b', 'a'].forEach((user) => client.set('users', user));
     client.increment('tagged', 4, ['env:prod', 'region:eu']);
     client.histogram('refused', 1);
     setTimeout(() => client.close(), 500);
@@ -71,16 +74,8 @@ const clients = {
   'statsd-client': (prefix, options = {}) => {
     const Client = require('statsd-client');
     const client = new Client({ prefix, host: '127.0.0.1', ...options });
-    client.increment('requests', 5);
-    client.decrement('requests', 2);
-    client.gauge('queue', 12.5);
-    client.gauge('level', 10);
-    client.gaugeDelta('level', 5);
-    client.gaugeDelta('level', -3);
-    client.gauge('below', 0);
-    client.gauge('below', -7);
-    [10, 20, 60].forEach((milliseconds) => client.timing('latency', milliseconds));
-    ['a', 'b', 'a'].forEach((user) => client.set('users', user));
+    send(client);
+    sendChanges(client);
     client.increment('tagged', 4, { env: 'prod', region: 'eu' });
     client.histogram('refused', 1);
     client.distribution('refused', 1);

@@ -73,7 +73,7 @@ def datadog(prefix):
     with DogStatsd(namespace=prefix, disable_telemetry=True, disable_buffering=False, max_buffer_len=60000) as batch:
         for _number in range(BATCH):
             batch.increment("batch")
-    # What StatsD has not, and bad lines therefore.
+    # StatsD does not know these; they are bad lines.
     client.histogram("refused", 1)
     client.distribution("refused", 1)
     client.event("title", "text")
