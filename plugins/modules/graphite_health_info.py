@@ -338,8 +338,8 @@ def limit_problems(parameters: dict) -> list[str]:
         problems.append(f"cache_share is {parameters['cache_share']}; give a share above 0 and up to 1, such as 0.8.")
     if parameters["stopped_hours"] >= parameters["recent_hours"]:
         problems.append(
-            f"stopped_hours is {parameters['stopped_hours']} and recent_hours {parameters['recent_hours']}; let the former be less, or no"
-            " series has stopped."
+            f"stopped_hours is {parameters['stopped_hours']} and recent_hours {parameters['recent_hours']}; make stopped_hours less than"
+            " recent_hours, or no stopped series can be found."
         )
     return problems
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Loses the point that carbon cannot take, and no other: says so in the log, and counts it in carbon.agents.*.invalidPoints.
+"""Leaves out a point that carbon cannot store, and no other; logs the point, and counts it in carbon.agents.*.invalidPoints.
 
-By itself, carbon decodes lines outside of what catches its errors, so that a byte that is not UTF-8 or an infinite time ends the
-connection, as does a line that is too long: what its sender has sent behind it is lost. Of a datagram, what is behind 8192 bytes is
-lost. A value that is infinite is stored, and graphite-web answers with invalid JSON. A time that is too large for a whisper file
-takes the other points of its series along.
+Carbon alone decodes a line where it catches no errors, so that a byte that is not UTF-8 or an infinite time ends the connection, as
+does a line that is too long. The lines after it are then lost. Of a datagram, everything after 8192 bytes is lost. An infinite value
+is stored, and graphite-web answers with invalid JSON. A time that is too large for a whisper file loses the other points of its series
+that wait to be written.
 
 Python loads this file at the start of carbon-cache, whose unit has its directory in PYTHONPATH. Carbon starts without it as well.
 
