@@ -51,9 +51,10 @@ def send_to_carbon(run_python):
 
 
 @pytest.fixture
-def logged(host, now):
-    """Return what the second instance has logged during the test."""
-    return lambda: host.run(f"journalctl --output cat --since @{now} --unit carbon-cache@under-test").stdout
+def logged(host):
+    """Return what the second instance has logged since its start. That of an earlier test may have ended within the same second."""
+    invocation = "_SYSTEMD_INVOCATION_ID=$(systemctl show --property InvocationID --value carbon-cache@under-test)"
+    return lambda: host.run(f"journalctl --output cat {invocation}").stdout
 
 
 @pytest.fixture
