@@ -265,8 +265,7 @@ def back_up(module: AnsibleModule) -> dict:
             stream.add(content.MANIFEST, content.manifest_bytes(manifest))
             stream.close()
         try:
-            backups.forget_unfinished()
-            removed = backups.prune(host, keep) if keep else []
+            removed = backups.remove(host, keep)
         except (borg.BackupError, OSError) as error:
             module.fail_json(
                 msg=f"{name} was made, but what is not to be kept could not be removed: {error}",

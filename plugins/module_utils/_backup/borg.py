@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import glob
 import json
 import os
 import re
@@ -67,11 +68,11 @@ class Backups:
 
     def prepare(self) -> bool:
         """Create the repository unless it exists, and remove the remains of a killed run; return whether it was made."""
-        version = re.search(r"\d+\.\d+", self._run("--version").decode())
-        if version and tuple(map(int, version[0].split("."))) < (1, 2):
-            raise BackupError(f"Borg is {version[0]}, which takes no stream; 1.2 or later is needed, as in Debian 12 and Ubuntu 22.04")
         made = not self.exists
         if made:
+            version = re.search(r"\d+\.\d+", self._run("--version").decode())
+            if version and tuple(map(int, version[0].split("."))) < (1, 2):
+                raise BackupError(f"Borg is {version[0]}, which takes no stream; 1.2 or later is needed, as in Debian 12 and Ubuntu 22.04")
             # Under another name until it is whole.
             unfinished = self.repository + UNFINISHED
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -95,12 +96,13 @@ class Backups:
         others = sorted({holder.partition("@")[0] for holder in holders} - {socket.getfqdn(), socket.gethostname()})
         if others:
             raise BackupError(f"{self.repository} is locked by {', '.join(others)}; give each host a directory of its own")
-        self._run("break-lock", self.repository)
+        places = [self.repository, *glob.glob(os.path.join(glob.escape(self.directory), "borg", ".cache", "borg", "*"))]
+        if any(os.path.lexists(os.path.join(place, lock)) for place in places for lock in ("lock.exclusive", "lock.roster")):
+            self._run("break-lock", self.repository)
 
     def archives(self, host: str) -> list[Archive]:
         """Return the backups of a host, the oldest first."""
-        pattern = re.compile(re.escape(archive_host(host)) + "-" + _TIME_PATTERN)
-        return sorted(Archive(item["name"], item["id"]) for item in self._list() if pattern.fullmatch(item["name"]))
+        return _of_host(host, self._list())
 
     def hosts(self) -> list[str]:
         """Return the hosts that have backups here."""
@@ -129,21 +131,24 @@ class Backups:
             _check(process, "import-tar")
         self._run("rename", f"{self.repository}::{unfinished}", name)
 
-    def forget_unfinished(self) -> None:
-        """Remove the backups that never ended."""
-        others = [item["name"] for item in self._list() if _UNFINISHED_NAME.search(item["name"])]
-        if others:
-            self._run("delete", self.repository, *others)
-            self._run("compact", self.repository)
+    def remove(self, host: str, keep: dict[str, int]) -> list[str]:
+        """Remove the backups that never ended, and those of a host that no rule of ``keep`` wants; return the names of the latter.
 
-    def prune(self, host: str, keep: dict[str, int]) -> list[str]:
-        """Remove the backups of a host that no rule of ``keep`` wants, and return their names."""
-        before = self.archives(host)
-        rules = [f"--keep-{name}={number}" for name, number in keep.items()]
-        self._run("prune", *rules, "--glob-archives", f"{archive_host(host)}-????-??-??T??:??:??", self.repository)
-        self._run("compact", self.repository)
-        left = self.archives(host)
-        return [archive.name for archive in before if archive not in left]
+        Without a rule, all that ended are kept.
+        """
+        items = self._list()
+        unfinished = [item["name"] for item in items if _UNFINISHED_NAME.search(item["name"])]
+        if unfinished:
+            self._run("delete", self.repository, *unfinished)
+        removed = []
+        if keep:
+            rules = [f"--keep-{name}={number}" for name, number in keep.items()]
+            self._run("prune", *rules, "--glob-archives", f"{archive_host(host)}-????-??-??T??:??:??", self.repository)
+            left = self.archives(host)
+            removed = [archive.name for archive in _of_host(host, items) if archive not in left]
+        if unfinished or removed:
+            self._run("compact", self.repository)
+        return removed
 
     def read(self, archive: Archive, path: str) -> bytes:
         """Return the content of a file in a backup."""
@@ -207,6 +212,11 @@ def archive_name(host: str, begin: float) -> str:
 def archive_host(host: str) -> str:
     """Return a host's name as it stands in the names of archives."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", host)
+
+
+def _of_host(host: str, items: list[dict]) -> list[Archive]:
+    pattern = re.compile(re.escape(archive_host(host)) + "-" + _TIME_PATTERN)
+    return sorted(Archive(item["name"], item["id"]) for item in items if pattern.fullmatch(item["name"]))
 
 
 def _check(process: subprocess.Popen, command: str, warnings: bool = True) -> bytes:
