@@ -19,7 +19,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_listeners, statsd_series
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
 
 
@@ -288,11 +288,14 @@ class HostView:
             "port": self._value(host, "statsd_port"),
             "management_address": connect_address(self._value(host, "statsd_management_address")),
             "management_port": self._value(host, "statsd_management_port"),
-            "receives_udp": _receives_udp(self._value(host, "statsd_config")),
+            "receives_udp": any(listener["protocol"] == "udp" for listener in self._statsd_listeners(host)),
             "flush_seconds": self._flush_milliseconds(host) // 1000,
             "config": self._value(host, "statsd_config"),
             "tags_enabled": HostView(self._inventory, host)._takes_tags(),
         }
+
+    def _statsd_listeners(self, host: str) -> list[dict]:
+        return statsd_listeners(*(self._value(host, f"statsd_{name}") for name in ("config", "address", "port")))
 
     def _report_interval(self) -> float:
         """Return how many seconds apart the Go servers report: so often that every flush of their StatsD has a report."""
@@ -466,6 +469,8 @@ class HostView:
         for component in CHAIN:
             if component.name in self.components:
                 found += [partial(self._component_listens, component, socket) for socket in component.sockets]
+        if "statsd" in self.components:
+            found += [self._servers_listen]
         if "carbon" in self.components:
             found += [self._instances_listen, self._receivers_listen]
         if "graphite_web" in self.components:
@@ -477,6 +482,15 @@ class HostView:
             return []
         address, port = self._value(self._host, socket.address), self._value(self._host, socket.port)
         return [_listener(component.name, socket.port, socket.protocol, address, port)]
+
+    def _servers_listen(self) -> list[dict]:
+        if not self._keeps("statsd"):
+            return []
+        return [
+            _listener("statsd", listener["variable"], listener["protocol"], listener["address"], listener["port"])
+            for listener in self._statsd_listeners(self._host)
+            if listener["variable"] != "statsd_port"
+        ]
 
     def _instances_listen(self) -> list[dict]:
         if not self._keeps("carbon_cache"):
@@ -645,11 +659,6 @@ class HostView:
 
 def _listener(component: str, variable: str, protocol: str, address: Any, port: Any) -> dict:
     return {"component": component, "variable": variable, "protocol": protocol, "address": address, "port": port}
-
-
-def _receives_udp(config: dict) -> bool:
-    servers = config.get("servers")
-    return not servers or any("udp" in str(server.get("server", "udp")) for server in servers)
 
 
 def _shared_ports(sockets: list[dict]) -> list[str]:

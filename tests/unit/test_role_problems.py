@@ -94,6 +94,9 @@ def test_ports_addresses_names_and_counts(check, good, bad):
         (None, False),
         ([{"server": "./servers/udp", "port": 8125, "address": "127.0.0.1"}, {"server": "./servers/tcp", "port": 8225}], False),
         ([{"server": "./servers/udp"}], False),
+        ([{}, {"server": "./servers/tcp", "address": "::1", "port": 8125}], False),
+        ([{"server": "/opt/http.js"}], False),
+        ([{"address": "127.0.0.1"}, {"address": "10.0.0.5"}, {"server": "./servers/tcp", "address": "10.0.0.5", "port": 8126}], False),
         ([{"server": "./servers/udp", "port": 8225, "address": "127.0.0.1"}], True),
         ([{"server": "./servers/udp", "port": 8125, "address": "10.0.0.5"}], True),
         ([], True),
@@ -121,6 +124,17 @@ STATSD.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=86400
         ({"histogram": [{"metric": "x"}]}, "histogram is"),
         ({"percentThreshold": [90, "high"]}, "percentThreshold has high"),
         ({"servers": [{"server": "./servers/tcp", "socket": "/run/statsd/statsd.sock"}]}, "servers has a socket"),
+        ({"servers": {"server": "./servers/udp"}}, "give a list such as"),
+        ({"servers": ["./servers/udp"]}, "give a list such as"),
+        ({"servers": [{}, {"server": "./servers/http"}]}, "servers has ./servers/http, which StatsD does not have"),
+        ({"servers": [{}, {"server": "./servers/tcp", "port": 99999}]}, "the port of one of servers is 99999"),
+        ({"servers": [{}, {"server": "./servers/tcp", "address": "eth0"}]}, "the address of one of servers is 'eth0'"),
+        ({"servers": [{}, {"address": "::1", "port": 9125}]}, "servers has ::1 without address_ipv6"),
+        (
+            {"servers": [{}, {"server": "./servers/tcp", "port": 8126}]},
+            "servers has TCP port 8126, which another server or statsd_management",
+        ),
+        ({"servers": [{}, {"server": "./servers/udp.js", "address": "127.0.0.1"}]}, "servers has UDP port 8125, which another server"),
     ],
 )
 def test_settings_with_which_statsd_would_end_or_write_wrong_names_are_refused(config, words):

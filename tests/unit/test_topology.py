@@ -353,12 +353,19 @@ def test_graphite_web_is_asked_by_a_name_that_django_answers(host, variables, na
     ("config", "expected"),
     [
         ({}, True),
+        ({"server": "./servers/tcp"}, False),
         ({"servers": [{"server": "./servers/tcp"}]}, False),
         ({"servers": [{"server": "./servers/tcp"}, {"server": "./servers/udp"}]}, True),
     ],
 )
 def test_statsd_without_udp_is_known(config, expected):
     assert topology("one", {"all": ["one"]}, one={"statsd_config": config})["statsd"]["receives_udp"] is expected
+
+
+def test_a_server_of_statsd_does_not_listen_where_carbon_does():
+    servers = [{"address": "127.0.0.1"}, {"server": "./servers/tcp", "address": "127.0.0.1", "port": 2003}]
+    (problem,) = problems("one", {"all": ["one"]}, one={"statsd_config": {"servers": servers}})
+    assert problem == "statsd_config: servers and carbon_cache_instances use TCP port 2003 on the same host; change one of them."
 
 
 @pytest.mark.parametrize(

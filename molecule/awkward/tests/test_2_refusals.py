@@ -85,6 +85,7 @@ def unready(host, refused, strangers):
             "carbon_cache_whisper_directory": TREE,
             "carbon_cache_instances": [{"name": "a", "line_receiver_port": 2013, "cache_query_port": 7002}],
             "carbon_cache_settings": {"PICKLE_RECEIVER_PORT": 2004},
+            "statsd_config": {"servers": [{"address": "127.0.0.1"}, {"server": "./servers/tcp", "address": "192.0.2.9", "port": 8135}]},
         }
     )
     assert host.run(READY).rc == 0
@@ -100,6 +101,10 @@ def test_port_80_which_nginx_holds(unready):
 def test_a_port_of_carbon_that_a_stranger_holds(unready, strangers, variable, port):
     cure = f"Stop it (systemctl disable --now stranger-{port}.service), or give another port."
     assert f"{variable} has port {port}, but {strangers[port]}, unit stranger-{port}.service holds 0.0.0.0:{port} (tcp). {cure}" in unready
+
+
+def test_an_address_of_a_server_of_statsd_that_the_host_lacks(unready):
+    assert "statsd_config: servers is 192.0.2.9, which is not an address of this host; it has " in unready
 
 
 def test_a_link_that_leads_out_of_the_whisper_directory(unready):

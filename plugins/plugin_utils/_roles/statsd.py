@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import overlap
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, port_problem
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import Names
 
@@ -27,6 +28,7 @@ OWNED_SETTINGS = {
 }
 
 _WILDCARDS = ("0.0.0.0", "::")
+_SERVERS = re.compile(r"\./servers/(udp|tcp)(\.js)?\Z")
 
 
 def statsd_problems(variables: dict) -> list[str]:
@@ -52,7 +54,7 @@ def statsd_problems(variables: dict) -> list[str]:
         if name in variables["config"]
     ]
     problems += _setting_problems(variables["config"])
-    problems.append(_servers_problem(variables))
+    problems += _server_problems(variables)
     return [problem for problem in problems if problem]
 
 
@@ -86,26 +88,80 @@ def _setting_problems(config: dict) -> list[str]:
     return problems
 
 
-def _servers_problem(variables: dict) -> str | None:
-    """Return a message if none of the listeners in ``statsd_config`` is where senders and playbooks look for StatsD."""
+def statsd_listeners(config: dict, address: str, port: object) -> list[dict]:
+    """Return the sockets at which StatsD receives metrics: ``protocol``, ``address`` and ``port``, and the variables that have them.
+
+    The defaults are those of StatsD's servers (``servers/udp.js``, ``servers/tcp.js``). Servers of other modules are left out.
+    """
+    if config.get("servers") is None:
+        variables = {"variable": "statsd_port", "address_variable": "statsd_address"}
+        server = {"server": config.get("server"), "address": address, "port": port}
+        return [{**variables, **listener} for listener in [_listener(server)] if listener]
+    listeners = map(_listener, config["servers"])
+    return [{"variable": "statsd_config: servers", **listener} for listener in listeners if listener]
+
+
+def _listener(server: Mapping) -> dict | None:
+    module = _SERVERS.match(server.get("server") or "./servers/udp")
+    if module is None:
+        return None
+    return {"protocol": module[1], "address": server.get("address") or "*", "port": server.get("port") or 8125}
+
+
+def _server_problems(variables: dict) -> list[str]:
+    """Refuse servers in ``statsd_config`` with which StatsD would not start, or would not be where senders and playbooks look for it."""
     servers = variables["config"].get("servers")
     if servers is None:
-        return None
-    if any(isinstance(server, dict) and server.get("socket") for server in (servers if isinstance(servers, list) else [])):
-        return (
+        return []
+    if not isinstance(servers, list) or not all(isinstance(server, Mapping) for server in servers):
+        return [f"statsd_config: servers is {servers}; give a list such as [{{server: ./servers/udp, address: 127.0.0.1, port: 8125}}]."]
+    problems = [problem for server in servers for problem in _single_server_problems(server)]
+    if problems:
+        return problems
+    address, port = str(variables["address"]), str(variables["port"])
+    listeners = statsd_listeners(variables["config"], address, port)
+    taken = [{"protocol": "tcp", "address": str(variables["management_address"]), "port": str(variables["management_port"])}]
+    for listener in listeners:
+        if any(_meet(listener, other) for other in taken):
+            problems.append(
+                f"statsd_config: servers has {listener['protocol'].upper()} port {listener['port']}, which another server or"
+                " statsd_management_port has as well. Change one of them."
+            )
+        taken.append(listener)
+    # A server of another module may be the one that is looked for.
+    if len(listeners) == len(servers) and not any(
+        str(listener["port"]) == port and listener["address"] in (address, "*", *_WILDCARDS) for listener in listeners
+    ):
+        problems.append(
+            f"statsd_config has servers, of which none listens on {address}, port {port}, as statsd_address and statsd_port say. Give one"
+            " server that address and port, or set statsd_address and statsd_port to its own."
+        )
+    return problems
+
+
+def _meet(listener: dict, other: dict) -> bool:
+    same = all(str(listener[key]) == str(other[key]) for key in ("protocol", "port"))
+    addresses = listener["address"], other["address"]
+    return same and (overlap(*addresses) or overlap(*reversed(addresses)))
+
+
+def _single_server_problems(server: Mapping) -> list[str]:
+    if server.get("socket"):
+        return [
             "statsd_config: servers has a socket; StatsD 0.9.0 ends when it sets the socket's mode, and does not start over a socket that a"
             " killed StatsD has left. Give an address and a port."
-        )
-    address, port = str(variables["address"]), str(variables["port"])
-    for server in filter(lambda item: isinstance(item, dict), servers if isinstance(servers, list) else []):
-        # The defaults of StatsD's servers.
-        bound = str(server.get("address", "0.0.0.0"))
-        if str(server.get("port", 8125)) == port and (bound == address or bound in _WILDCARDS):
-            return None
-    return (
-        f"statsd_config has servers, of which none listens on {address}, port {port}, as statsd_address and statsd_port say. Give one"
-        " server that address and port, or set statsd_address and statsd_port to its own."
-    )
+        ]
+    module = server.get("server") or "./servers/udp"
+    if not isinstance(module, str) or (module.startswith("./servers/") and not _SERVERS.match(module)):
+        return [f"statsd_config: servers has {module}, which StatsD does not have; give ./servers/udp or ./servers/tcp."]
+    address = server.get("address")
+    problems = [
+        port_problem("statsd_config: the port of one of servers", server.get("port") or 8125),
+        address_problem("statsd_config: the address of one of servers", address) if address else None,
+    ]
+    if ":" in str(address) and not server.get("address_ipv6") and module.startswith("./servers/udp"):
+        problems.append(f"statsd_config: servers has {address} without address_ipv6, and StatsD would end. Add address_ipv6: true.")
+    return [problem for problem in problems if problem]
 
 
 # What verify.yml sends.
