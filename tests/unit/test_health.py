@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import whisper
@@ -625,3 +628,55 @@ LOSS = {"check": "bad_lines", "severity": "critical", "since": "2026-11-28T03:10
 )
 def test_the_verdict_has_a_line_for_each_finding(answer, fail_on, expected):
     assert [(one["line"], one["is_failure"]) for one in health_verdict(answer, "h", fail_on)] == expected
+
+
+PLAY = [
+    {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [
+            {
+                "ansible.builtin.assert": {"that": "not item.is_failure", "quiet": True},
+                "loop": "{{ verdict }}",
+                "loop_control": {"label": "{{ item.line }}"},
+            }
+        ],
+    }
+]
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Return a function that runs the Nagios plugin of docs/doctor.md on a verdict, in place of doctor.yml, as a user without settings."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "doctor.md").read_text()
+    script = tmp_path / "check_graphite"
+    script.write_text(re.search(r"```sh\n(.*?)```", text, re.DOTALL).group(1))
+    play, variables = tmp_path / "play.yml", tmp_path / "verdict.json"
+    play.write_text(json.dumps(PLAY))
+    replacement = tmp_path / "bin" / "ansible-playbook"
+    replacement.parent.mkdir()
+    replacement.write_text(f"#!/bin/sh\n[ -e {variables} ] || exit 1\nexec {shutil.which('ansible-playbook')} {play} -e @{variables}\n")
+    replacement.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{replacement.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+
+    def run(verdict=None):
+        if verdict is not None:
+            variables.write_text(json.dumps({"verdict": verdict}))
+        result = subprocess.run(["sh", script, "hosts.yml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout.splitlines()
+
+    return run
+
+
+def test_the_plugin_for_nagios_prints_the_lines_and_nothing_else(plugin):
+    late = {"line": "h: WARNING statsd_lag: Flushes were late. Let its senders sample (|@0.1).", "is_failure": False}
+    full = {"line": "h: CRITICAL disk: It is full (soon). Remove series (carbon_cache_prune).", "is_failure": True}
+    shown = [late["line"].replace("|", ","), full["line"]]
+    assert plugin([{"line": "h: OK, no sign of loss, 7 series", "is_failure": False}]) == (0, ["h: OK, no sign of loss, 7 series"])
+    assert plugin([late]) == (1, shown[:1])
+    assert plugin([late, full]) == (2, shown)
+
+
+def test_the_plugin_for_nagios_does_not_know_the_state_if_ansible_cannot_run(plugin):
+    assert plugin() == (3, [""])
