@@ -20,7 +20,7 @@ _GAUGES = {
     "memory": "mem.alloc",
     "goroutines": "cpu.goroutines",
 }
-_TIMES = {"pauses": "count", "pause_rate": "count_ps", "median": "median", "longest": "upper"}
+_TIMES = {"pause_rate": "count_ps", "median": "median", "longest": "upper"}
 _RATES = {"allocation_rate": "mem.allocated", "gc_seconds": "cpu.gc_seconds", "total_seconds": "cpu.total_seconds"}
 
 
@@ -38,8 +38,10 @@ def runtime_series(config: dict, prefix: str) -> dict[str, str]:
     series = {key: names.of("Gauge", f"{prefix}.{gauge}") for key, gauge in _GAUGES.items()}
     series |= {key: names.of("Timer", f"{prefix}.{_PAUSE}", value) for key, value in _TIMES.items()}
     series |= {key: names.rate(f"{prefix}.{counter}") for key, counter in _RATES.items()}
+    # What calculatedTimerMetrics leaves out has no series.
+    if count := names.timer(f"{prefix}.{_PAUSE}", "count"):
+        series["pauses"] = count
     for limit in _limits(config, prefix):
-        # A bin that calculatedTimerMetrics leaves out has no series.
         if bin_series := names.bin(f"{prefix}.{_PAUSE}", limit):
             series[f"below_{limit}"] = bin_series
     return series
@@ -82,7 +84,7 @@ def load_summary(answer: list[dict], series: dict[str, str], began: int, ended: 
         "pause_total": pause_total / 1e6,
         "pause_mean": pause_total / 1e6 / collections if collections else None,
         "pause_longest": max(during("longest"), default=None),
-        "pauses": int(sum(during("pauses"))),
+        "pauses": int(sum(during("pauses"))) if "pauses" in series else None,
         "pauses_below": {name.removeprefix("below_"): int(sum(during(name))) for name in series if name.startswith("below_")},
         "gc_share": gc_seconds / total_seconds if total_seconds else None,
         "allocated_per_second": grown("allocated") / (ended - began),

@@ -97,6 +97,14 @@ def test_what_is_not_known_is_null():
     assert [summary[name] for name in unknown] == [None] * len(unknown)
 
 
+def test_a_statsd_that_calculates_bins_alone_has_not_counted_the_pauses():
+    series = runtime_series({**CONFIG, "calculatedTimerMetrics": ["upper", "histogram"]}, "go.web1-go1-26")
+    assert SERIES.keys() - series.keys() == {"pauses"}
+    summary = go_load_summary(answer(10, **WHOLE), series, BEGAN, ENDED)
+    assert summary["pauses"] is None
+    assert summary["pauses_below"] == {"0.05": 22, "1": 11, "inf": 0}
+
+
 def test_a_server_that_was_restarted_is_named():
     with pytest.raises(AnsibleFilterError, match=r"go\.web1-go1-26\.mem\.gc\.count has fallen.*restarted"):
         go_load_summary(answer(10, collections=[10, 12, 13, 0, 5, 6]), SERIES, BEGAN, ENDED)
