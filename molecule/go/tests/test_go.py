@@ -186,8 +186,8 @@ def test_the_report_has_every_figure_of_every_version():
 
 
 def growth(points, began, ended):
-    """Return by how much a total has grown from the last second before the load to the first after it."""
-    return points[ended + 1] - points[max(time for time in points if time < began)]
+    """Return by how much a total has grown from the last flush before the load to the last one within a second after it."""
+    return points[max(time for time in points if time <= ended + 1)] - points[max(time for time in points if time < began)]
 
 
 @pytest.fixture
