@@ -169,6 +169,7 @@ options:
       - dropped_creates
       - future_points
       - inodes
+      - invalid_points
       - job_failed
       - statsd_exception
       - statsd_flush
@@ -288,6 +289,7 @@ CHECKS = [
     "dropped_creates",
     "future_points",
     "inodes",
+    "invalid_points",
     "job_failed",
     "statsd_exception",
     "statsd_flush",

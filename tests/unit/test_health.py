@@ -130,17 +130,18 @@ def test_points_are_those_that_the_library_reads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metric", "check", "remedy"),
+    ("metric", "check", "severity", "remedy"),
     [
-        ("droppedCreates", "dropped_creates", "MAX_CREATES_PER_MINUTE"),
-        ("cache.overflow", "cache_overflow", "MAX_CACHE_SIZE"),
-        ("errors", "write_errors", "journalctl --unit carbon-cache@a"),
+        ("droppedCreates", "dropped_creates", "critical", "MAX_CREATES_PER_MINUTE"),
+        ("cache.overflow", "cache_overflow", "critical", "MAX_CACHE_SIZE"),
+        ("errors", "write_errors", "critical", "journalctl --unit carbon-cache@a"),
+        ("invalidPoints", "invalid_points", "warning", "journalctl --unit carbon-cache@a --grep 'Not stored'"),
     ],
 )
-def test_each_counter_of_losses_is_a_finding(host, metric, check, remedy):
+def test_each_counter_of_losses_is_a_finding(host, metric, check, severity, remedy):
     host.series(f"{AGENT}.{metric}", [*every(60, 60, 7200, 0.0), (300, 412.0), (600, 8.0)])
     (finding,) = host.examine()["findings"]
-    assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, "critical", 420, host.time(600))
+    assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, severity, 420, host.time(600))
     assert "420 times" in finding["message"]
     assert remedy in finding["message"]
 

@@ -2,8 +2,8 @@
 # Copyright: metricstack maintainers
 """What carbon-cache tells of itself, once a minute, in series of its own.
 
-Source of the names: ``carbon/instrumentation.py``, ``carbon/writer.py`` and ``carbon/cache.py`` of carbon 1.1.10. This file is
-private to the collection.
+Source of the names: ``carbon/instrumentation.py``, ``carbon/writer.py`` and ``carbon/cache.py`` of carbon 1.1.10, and
+``sitecustomize.py`` of the role carbon_cache. This file is private to the collection.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ _START_SECONDS = 5 * MINUTE
 
 
 class _Loss(NamedTuple):
-    """A counter of carbon of which every count is a loss."""
+    """A counter of carbon of which every count is a loss.
+
+    ``can_be_critical`` says whether the loss is the fault of the host: anybody can send what carbon cannot store.
+    """
 
     check: str
     metric: str
     what: str
     remedy: str
+    can_be_critical: bool = True
 
 
 LOSSES = (
@@ -59,6 +63,14 @@ LOSSES = (
         "failed to write to whisper files {count}, and dropped the points",
         "journalctl --unit carbon-cache@{instance} --grep 'Error (creating|writing)' names the files and the reasons, such as a full disk"
         " or an owner other than carbon's.",
+    ),
+    _Loss(
+        "invalid_points",
+        "invalidPoints",
+        "left out points {count}, because it cannot store them",
+        "journalctl --unit carbon-cache@{instance} --grep 'Not stored' has the points and the reasons, and docs/metrics.md what to send"
+        " instead.",
+        can_be_critical=False,
     ),
 )
 
@@ -129,7 +141,7 @@ class Instance:
         if not recent:
             return
         times = [when for when, _value in losses]
-        add = report.critical if times[-1] >= self._now - ONGOING_SECONDS else report.warn
+        add = report.critical if loss.can_be_critical and times[-1] >= self._now - ONGOING_SECONDS else report.warn
         what = loss.what.format(count=counted(recent, "time"))
         remedy = loss.remedy.format(instance=self.name)
         last = f"in the last {limits.recent // 3600} h, most recently at {iso_time(times[-1])}"
