@@ -9,6 +9,7 @@ Source of the names: ``carbon/instrumentation.py``, ``carbon/writer.py`` and ``c
 from __future__ import annotations
 
 import configparser
+import itertools
 import math
 import socket
 from typing import NamedTuple
@@ -152,16 +153,12 @@ class Instance:
         sizes = self.points("cache.size", limits.recent)
         if math.isinf(limit) or not sizes or sizes[-1][0] < self._now - ONGOING_SECONDS or sizes[-1][1] < limit:
             return
-        # Without a pause: each of the last sizes was above the limit.
-        above = [when for when, _size in sizes]
-        for when, size in reversed(sizes):
-            if size < limit:
-                above = [later for later in above if later > when]
-                break
+        # Since the cache was last below the limit.
+        since = [when for when, _size in itertools.takewhile(lambda point: point[1] >= limit, reversed(sizes))][-1]
         size = sizes[-1][1]
         report.warn(
             "cache_fills",
-            above[0],
+            since,
             size,
             f"The cache of {self.unit} holds {counted(size, 'point')}, {size / self._settings.max_cache_size:.0%} of MAX_CACHE_SIZE; a full"
             " cache drops points. Raise MAX_UPDATES_PER_SECOND or MAX_CACHE_SIZE in carbon_cache_settings, add an instance to"

@@ -17,7 +17,7 @@ class History:
 
     def __init__(self, top: int, links: list[CarbonLink], now: int) -> None:
         self._top = top
-        self._links = links
+        self._links = list(links)  # those that answer
         self._now = now
 
     def points(self, metric: str, begin: int) -> list[tuple[int, float]]:
@@ -38,7 +38,7 @@ class History:
             try:
                 cached = link.cached([metric]).get(metric, [])
             except CarbonLinkError:
-                self._links.remove(link)  # what the examination of the unit tells
+                self._links.remove(link)  # the finding unit_down tells why
                 continue
             found.update({when - when % step: value for when, value in cached if begin <= when <= self._now})
         return sorted(found.items())

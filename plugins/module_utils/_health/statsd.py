@@ -55,7 +55,7 @@ def check_management(report: Report, limits: Limits, statsd: dict, now: float) -
 
 
 def _check_backend(report: Report, limits: Limits, graphite: dict, uptime: int, flush_seconds: int, now: float) -> None:
-    """StatsD tells how many seconds ago something was; of what has never been, since 1970."""
+    """StatsD tells how many seconds ago an event was, and counts from 1970 on for an event that has never been."""
     overdue = 2 * flush_seconds + 5
     if uptime > overdue and graphite["last_flush"] > overdue:
         since = now - graphite["last_flush"]
