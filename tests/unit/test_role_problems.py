@@ -122,7 +122,17 @@ STATSD.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=86400
         ({"graphite": {"legacyNamespace": "false"}}, "legacyNamespace is 'false'; give true or false"),
         ({"histogram": {"metric": "", "bins": [1]}}, "histogram is"),
         ({"histogram": [{"metric": "x"}]}, "histogram is"),
+        ({"histogram": [{"metric": "x", "bins": [10, None]}]}, "histogram is"),
+        ({"histogram": [{"metric": "x", "bins": [10, 5]}]}, "histogram is"),
+        ({"histogram": [{"metric": "x", "bins": [10, float("inf")]}]}, "histogram is"),
         ({"percentThreshold": [90, "high"]}, "percentThreshold has high"),
+        ({"percentThreshold": [150]}, "percentThreshold has 150"),
+        ({"percentThreshold": [90, 0]}, "percentThreshold has 0"),
+        ({"calculatedTimerMetrics": "upper"}, "calculatedTimerMetrics is upper"),
+        ({"prefixStats": ""}, "prefixStats is ''"),
+        ({"graphite": {"globalPrefix": "stats."}}, "globalPrefix is 'stats.'"),
+        ({"graphite": {"globalSuffix": "web 1"}}, "globalSuffix is 'web 1'"),
+        ({"graphite": {"prefixTimer": "t;env=prod"}}, "prefixTimer is 't;env=prod'"),
         ({"servers": [{"server": "./servers/tcp", "socket": "/run/statsd/statsd.sock"}]}, "servers has a socket"),
         ({"servers": {"server": "./servers/udp"}}, "give a list such as"),
         ({"servers": ["./servers/udp"]}, "give a list such as"),
@@ -143,7 +153,11 @@ def test_settings_with_which_statsd_would_end_or_write_wrong_names_are_refused(c
 
 
 def test_settings_of_the_example_of_statsd_are_taken():
-    config = {"percentThreshold": [90, 99.9, "-50"], "histogram": [{"metric": "render", "bins": [0.01, 10, "inf"]}]}
+    config = {
+        "percentThreshold": [90, 99.9, "-50"],
+        "histogram": [{"metric": "render", "bins": [0.01, 10, "inf"]}, {"metric": "", "bins": []}],
+    }
+    config["calculatedTimerMetrics"] = ["count", "upper_percent"]
     assert role_problems({**STATSD, "config": {**config, "graphite": {"globalPrefix": "", "legacyNamespace": True}}}, "statsd") == []
 
 

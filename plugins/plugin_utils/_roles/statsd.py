@@ -59,6 +59,9 @@ def statsd_problems(variables: dict) -> list[str]:
 
 
 _PREFIXES = ("globalPrefix", "prefixCounter", "prefixTimer", "prefixGauge", "prefixSet")
+# Carbon leaves out a name with white space, takes ";" for the beginning of tags, and has no file for an empty part.
+_PARTS = re.compile(r"[^\s;.]+(\.[^\s;.]+)*\Z")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?\Z")
 
 
 def _setting_problems(config: dict) -> list[str]:
@@ -72,20 +75,41 @@ def _setting_problems(config: dict) -> list[str]:
         for name, settings in texts.items()
         if name in settings and not isinstance(settings[name], str)
     ]
+    problems += [
+        f"statsd_config: {name} is '{settings[name]}'; give parts that are joined by dots, without white space and semicolons, such as"
+        " shop.web1."
+        for name, settings in texts.items()
+        if isinstance(settings.get(name), str)
+        and not (_PARTS.match(settings[name]) or (settings[name] == "" and name in (*_PREFIXES, "globalSuffix")))
+    ]
     if graphite.get("globalSuffix") == "":
         problems.append("statsd_config: globalSuffix is empty, and StatsD would end every name with a dot. Leave it out.")
     if not isinstance(graphite.get("legacyNamespace", False), bool):
         problems.append(f"statsd_config: legacyNamespace is {graphite['legacyNamespace']!r}; give true or false.")
     histogram = config.get("histogram") or []
-    if not isinstance(histogram, list) or not all(
-        isinstance(item, Mapping) and isinstance(item.get("metric"), str) and isinstance(item.get("bins"), list) for item in histogram
-    ):
-        problems.append(f"statsd_config: histogram is {histogram}; give a list such as [{{metric: render, bins: [10, 100, inf]}}].")
+    if not isinstance(histogram, list) or not all(map(_is_histogram, histogram)):
+        problems.append(
+            f"statsd_config: histogram is {histogram}; give a list with ascending bins, such as [{{metric: render, bins: [10, 100, inf]}}]."
+        )
     given = config.get("percentThreshold") or []
     for threshold in given if isinstance(given, list) else [given]:
-        if not re.match(r"-?\d+(\.\d+)?\Z", str(threshold)):
-            problems.append(f"statsd_config: percentThreshold has {threshold}; give numbers, such as [90, 99.9].")
+        if not _NUMBER.match(str(threshold)) or not 0 < abs(float(threshold)) <= 100:
+            problems.append(f"statsd_config: percentThreshold has {threshold}; give numbers from -100 to 100 except 0, such as [90, 99.9].")
+    if not isinstance(config.get("calculatedTimerMetrics") or [], list):
+        problems.append(
+            f"statsd_config: calculatedTimerMetrics is {config['calculatedTimerMetrics']}, which StatsD ignores; give a list, such as"
+            " [count, upper, upper_percent]."
+        )
     return problems
+
+
+def _is_histogram(item: object) -> bool:
+    """Return whether StatsD makes the bins of ``item``: it would end at one that is null, and count wrongly in another order."""
+    if not (isinstance(item, Mapping) and isinstance(item.get("metric"), str) and isinstance(item.get("bins"), list)):
+        return False
+    limits = [str(limit) for limit in item["bins"]]
+    numbers = limits[:-1] if limits[-1:] == ["inf"] and isinstance(item["bins"][-1], str) else limits
+    return all(map(_NUMBER.match, numbers)) and sorted(numbers, key=float) == numbers
 
 
 def statsd_listeners(config: dict, address: str, port: object) -> list[dict]:
