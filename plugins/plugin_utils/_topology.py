@@ -197,8 +197,9 @@ class HostView:
                 # In a URL on the host itself.
                 "address": _in_url(connect_address(self._value(self._host, "go_runtime_metrics_listen_address"))),
                 "interval": self._report_interval(),
+                "statsd": self._statsd(self._statsd_of_go()),
             },
-            "statsd": self._statsd(),
+            "statsd": self._statsd(self._inventory.nearest("statsd", self._host)),
             "carbon": self._carbon(),
             "web": self._web(),
             "listens": self._listens(),
@@ -280,8 +281,7 @@ class HostView:
             return connect_address(bind)
         return self._inventory.public_address(host)
 
-    def _statsd(self) -> dict:
-        host = self._inventory.nearest("statsd", self._host)
+    def _statsd(self, host: str) -> dict:
         return {
             "host": host,
             "address": connect_address(self._value(host, "statsd_address")),

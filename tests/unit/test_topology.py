@@ -73,6 +73,15 @@ def test_go_servers_report_twice_in_a_flush(variables, seconds):
     assert (interval, type(interval)) == (seconds, type(seconds))
 
 
+def test_the_statsd_of_go_servers_is_the_one_that_they_name():
+    groups = {"statsd": ["s1", "s2"], "go_runtime_metrics": ["g1"]}
+    second = {"statsd_address": "10.0.0.7", "statsd_flush_interval": 1000, "statsd_config": {"graphite": {"globalSuffix": "s2"}}}
+    one = topology("g1", groups, s2=second, g1={"go_runtime_metrics_statsd_host": "10.0.0.7"})
+    assert (one["statsd"]["host"], one["statsd"]["flush_seconds"]) == ("s1", 10)
+    found = one["go_runtime_metrics"]["statsd"]
+    assert (found["host"], found["flush_seconds"], found["config"]) == ("s2", 1, second["statsd_config"])
+
+
 def test_a_host_has_the_components_of_its_groups_only():
     assert topology("s1", SPLIT)["components"] == ["statsd"]
     assert topology("c1", SPLIT)["components"] == ["carbon", "graphite_web"]
