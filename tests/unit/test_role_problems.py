@@ -120,6 +120,7 @@ STATSD.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=86400
         ({"prefixStats": 1}, "prefixStats is 1; give a text"),
         ({"graphite": {"globalSuffix": ""}}, "globalSuffix is empty"),
         ({"graphite": {"legacyNamespace": "false"}}, "legacyNamespace is 'false'; give true or false"),
+        ({"backends": "./backends/graphite"}, "backends is ./backends/graphite; give a list"),
         ({"histogram": {"metric": "", "bins": [1]}}, "histogram is"),
         ({"histogram": [{"metric": "x"}]}, "histogram is"),
         ({"histogram": [{"metric": "x", "bins": [10, None]}]}, "histogram is"),

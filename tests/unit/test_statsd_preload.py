@@ -335,10 +335,15 @@ def test_a_stream_without_lines_is_closed_and_counted(statsd):
         stream.sendall(b"unfinished:1|c")
     assert one.counts("statsd.bad_lines_seen", 2)
     with socket.create_connection(("127.0.0.1", one.port)) as stream:
-        assert hangs_up_on(stream, b"x" * 65536, 0.01)
+        stream.sendall(b"sent:1|c\nunfinished:1|c")
+        assert one.counts("sent", 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets the connection
     assert one.counts("statsd.bad_lines_seen", 3)
+    with socket.create_connection(("127.0.0.1", one.port)) as stream:
+        assert hangs_up_on(stream, b"x" * 65536, 0.01)
+    assert one.counts("statsd.bad_lines_seen", 4)
     assert one.counts("good", 1)
-    assert {name for name in one.metrics("counters") if not name.startswith("statsd.")} == {"good"}
+    assert {name for name in one.metrics("counters") if not name.startswith("statsd.")} == {"good", "sent"}
 
 
 def test_management_that_nobody_reads_does_not_fill_the_memory(statsd):

@@ -86,6 +86,9 @@ def _setting_problems(config: dict) -> list[str]:
         problems.append("statsd_config: globalSuffix is empty, and StatsD would end every name with a dot. Leave it out.")
     if not isinstance(graphite.get("legacyNamespace", False), bool):
         problems.append(f"statsd_config: legacyNamespace is {graphite['legacyNamespace']!r}; give true or false.")
+    backends = config.get("backends", [])
+    if not isinstance(backends, list) or not all(isinstance(name, str) for name in backends):
+        problems.append(f"statsd_config: backends is {backends}; give a list, such as [./backends/graphite].")
     histogram = config.get("histogram") or []
     if not isinstance(histogram, list) or not all(map(_is_histogram, histogram)):
         problems.append(

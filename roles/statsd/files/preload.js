@@ -167,7 +167,8 @@ function guardStream(stream, handlePacket) {
       stream.destroy();
     }
   });
-  stream.on('end', () => {
+  // Also of a connection that is reset.
+  stream.on('close', () => {
     if (unfinished > 0) {
       refuse('a connection ended within a line; end each line with a newline');
     }
