@@ -180,6 +180,24 @@ def test_a_cache_that_fills_is_a_finding_and_one_that_was_full_is_none(host):
     assert host.findings() == []
 
 
+@pytest.mark.parametrize("settings", ["[cache]\nMAX_CACHE_SIZE = 10M\n", "no section\n", "[cache]\n" * 2, None], ids=str)
+def test_settings_that_cannot_be_read_hide_no_loss(host, settings):
+    host.configure(settings or "")
+    if settings is None:
+        (host.conf / "carbon.conf").unlink()
+    host.series(f"{AGENT}.errors", [(300, 4.0), (600, 0.0)])
+    answer = host.examine()
+    assert [one["check"] for one in answer["findings"]] == ["write_errors"]
+    (reason,) = [one["reason"] for one in answer["unexamined"] if one["check"] == "cache_fills"]
+    assert reason.startswith(f"{host.conf}/carbon.conf cannot be read: ")
+
+
+def test_a_cache_without_any_room_ends_no_examination(host):
+    host.configure("[cache]\nMAX_CACHE_SIZE = 0\n")
+    host.series(f"{AGENT}.cache.size", every(60, 60, 600, 0.0))
+    assert host.findings() == []
+
+
 @pytest.mark.parametrize(
     ("newest", "running", "expected"),
     [

@@ -151,7 +151,7 @@ class Instance:
     def _check_cache(self, report: Report, limits: Limits) -> None:
         limit = limits.cache_share * self._settings.max_cache_size
         sizes = self.points("cache.size", limits.recent)
-        if math.isinf(limit) or not sizes or sizes[-1][0] < self._now - ONGOING_SECONDS or sizes[-1][1] < limit:
+        if not 0 < limit < math.inf or not sizes or sizes[-1][0] < self._now - ONGOING_SECONDS or sizes[-1][1] < limit:
             return
         # Since the cache was last below the limit.
         since = [when for when, _size in itertools.takewhile(lambda point: point[1] >= limit, reversed(sizes))][-1]

@@ -105,15 +105,15 @@ class Examination:
 
     def _instances(self, carbon: dict, history: History, now: int) -> list[Instance]:
         path = f"{carbon['conf_directory']}/carbon.conf"
-        found = []
-        for instance in carbon["instances"]:
-            try:
-                settings = read_settings(_text(path), instance["name"])
-            except (OSError, ValueError) as error:
-                self.report.skip("carbon", f"{path} cannot be read: {error}. Run carbon.yml.")
-                return []
-            found.append(Instance(instance["name"], carbon["metric_prefix"], settings, history, now))
-        return found
+        names = [instance["name"] for instance in carbon["instances"]]
+        try:
+            text = _text(path)
+            settings = [read_settings(text, name) for name in names]
+        except (OSError, ValueError) as error:
+            self.report.skip("cache_fills", f"{path} cannot be read: {error}. Run carbon.yml.")
+            # What has been lost is in carbon's series, whatever its settings are.
+            settings = [read_settings("", name) for name in names]
+        return [Instance(name, carbon["metric_prefix"], own, history, now) for name, own in zip(names, settings)]
 
     def _survey(self, top: int, conf_directory: str, now: int) -> Survey:
         path = f"{conf_directory}/storage-schemas.conf"
