@@ -24,6 +24,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.certi
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.clock import check_clock, kernel_status
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import Limits, Report, iso_time
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.host import Examination
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.series import Survey
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.units import check_jobs, check_services
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import read_header
@@ -367,6 +368,32 @@ def test_a_rule_that_matches_nothing_is_a_finding_after_a_day(host):
     assert host.findings() == []
 
 
+@pytest.fixture
+def nobody():
+    """Lose root's privileges, where the tests have them, until the end of the test."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_what_cannot_be_read_is_named_and_makes_no_rule_unused(host, request, mode):
+    host.series("secret.orders", [(60, 1.0)])
+    host.series("open.orders", [(60, 1.0)])
+    os.chmod(host.top / "secret", mode)
+    top, report = open_tree(str(host.top)), Report()
+    survey = Survey(top, [{"name": "secret", "pattern": r"^secret\."}], host.now, LIMITS)
+    request.getfixturevalue("nobody")
+    survey.run()
+    survey.report(report, host.now - 2 * DAY)
+    assert (survey.series, report.findings) == (1, [])
+    (skipped,) = report.skipped
+    assert skipped["check"] == "series"
+    assert skipped["reason"].startswith("1 name in the tree cannot be read, such as secret")
+
+
 def test_points_ahead_of_the_clock_are_a_finding(host):
     path = host.series("app.ahead", [(60, 1.0)], "60s:1d", age=0)
     assert host.findings() == []
@@ -375,6 +402,19 @@ def test_points_ahead_of_the_clock_are_a_finding(host):
     assert (finding["check"], finding["severity"], finding["value"]) == ("future_points", "warning", 1)
     assert f"app.ahead at {host.time(-2 * HOUR)}" in finding["message"]
     assert host.findings(clock_seconds=3 * HOUR) == []
+
+
+def test_sockets_that_root_alone_sees_are_not_called_healthy(monkeypatch):
+    parameters = dict.fromkeys(("carbon", "statsd", "apache_directory", "reference_time"))
+    hours = {"recent_hours": 24, "stopped_hours": 1, "disk_days": 30, "certificate_days": 14, "clock_seconds": 60, "tree_seconds": 60}
+    skipped = {}
+    for user in (0, 1000):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        examination = Examination({**parameters, **hours, "cache_share": 0.8, "services": ["statsd.service"], "jobs": []})
+        examination.run()
+        skipped[user] = [one["check"] for one in examination.report.skipped]
+    assert "udp_drops" not in skipped[0]
+    assert "udp_drops" in skipped[1000]
 
 
 def test_statsds_own_series_show_bad_lines_late_and_missing_flushes(host):

@@ -67,6 +67,8 @@ class Survey:
         # For a rule that has matched nothing, the earlier rule that has taken what it would match.
         self._taken: dict[int, str] = {}
         self._unnamed = 0
+        self._unreadable = 0
+        self._unreadable_path = ""
         self._written = 0
         self._recent = 0
         self._sample: list[str] = []
@@ -87,7 +89,7 @@ class Survey:
         def leave(_directory: Entry) -> None:
             self.directories += 1
 
-        for entry in walk(self._top, after=leave, unreadable=lambda _directory: None):
+        for entry in walk(self._top, after=leave, unreadable=self._miss):
             if time.monotonic() > self._deadline:
                 return
             if entry.name.endswith(SUFFIX) and not entry.is_foreign:
@@ -103,15 +105,24 @@ class Survey:
             )
             report.skip("stopped_series", reason)
             report.skip("unused_rule", reason)
+        if self._unreadable:
+            report.skip(
+                "series",
+                f"{counted(self._unreadable, 'name')} in the tree cannot be read, such as {printable(self._unreadable_path)}; losses that"
+                " carbon and StatsD have recorded there were not looked at either. Let doctor.yml become root.",
+            )
         self._report_stopped(report)
         self._report_ahead(report)
-        if self.complete and self.series and rules_changed_at < self._now - _RULE_AGE:
+        if self.complete and self.series and not self._unreadable and rules_changed_at < self._now - _RULE_AGE:
             self._report_unused_rules(report, rules_changed_at)
 
     def _visit(self, entry: Entry) -> None:
         try:
             status = os.stat(entry.name, dir_fd=entry.directory, follow_symlinks=False)
         except FileNotFoundError:
+            return
+        except OSError:
+            self._miss(entry)
             return
         self.series += 1
         self.bytes += status.st_blocks * 512
@@ -124,6 +135,10 @@ class Survey:
             self._look_for_stop(entry)
         elif age < HOUR:
             self._add_to_sample(entry.path)
+
+    def _miss(self, entry: Entry) -> None:
+        self._unreadable += 1
+        self._unreadable_path = entry.path
 
     def _match(self, metric: str | None) -> None:
         if metric is None:
