@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
@@ -87,7 +87,9 @@ class Names:
 
     def thresholds(self) -> list[str]:
         """Return the thresholds as they are in names."""
-        given = self._config.get("percentThreshold") or 90
+        given = self._config.get("percentThreshold")
+        if not given and not isinstance(given, list):
+            given = 90
         return [_in_name(one) for one in (given if isinstance(given, list) else [given])]
 
     def samples(self, name: str) -> Iterator[Series]:
@@ -168,22 +170,44 @@ def aggregation_warnings(variable: str, rules: list[dict], config: dict, tags: b
 
     ``tags`` says whether series have tags.
     """
-    warnings: dict[tuple[int, str], str] = {}
     right = aggregation_rules([config])
-    order = [rule["name"] for rule in right]
     # Words that a rule by the last word of a name takes for something else.
-    for metric in ["requests", "requests.count", "requests.min", "requests.max", *["requests;env=a.count"] * tags]:
-        for series in Names(config).samples(metric):
-            rule = first_match(rules, series.name)
-            method = (rule or {}).get("aggregation_method") or "average"
-            better = first_match(right, series.name) or right[-1]
-            if method not in series.methods and better["aggregation_method"] in series.methods:
-                name = f"rule '{rule['name']}'" if rule else "carbon's own rule for what no rule matches"
-                warnings.setdefault(
-                    (order.index(better["name"]), name),
-                    f"{variable}: {name} rolls up {series.name}, {series.kind} of StatsD, by {method}. Put this rule before it:"
-                    f" {{name: {better['name']}, pattern: '{better['pattern']}', xfilesfactor: {better['xfilesfactor']},"
-                    f" aggregation_method: {better['aggregation_method']}}}. Without the variable, the playbooks pass the right rules.",
-                )
-    # Each is put before those that were named earlier.
-    return [warnings[key] for key in sorted(warnings, reverse=True)]
+    metrics = ["requests", "requests.count", "requests.min", "requests.max", *["requests;env=a.count"] * tags]
+    samples = [series for metric in metrics for series in Names(config).samples(metric)]
+    # For each rule, by its place, a series of each kind that it gets wrong, by the place of the rule that is right.
+    found: dict[int, dict[int, str]] = {}
+    for series in samples:
+        rule = first_match(rules, series.name)
+        method = (rule or {}).get("aggregation_method") or "average"
+        better = first_match(right, series.name) or right[-1]
+        if method not in series.methods and better["aggregation_method"] in series.methods:
+            untrue = found.setdefault(rules.index(rule) if rule else len(rules), {})
+            untrue.setdefault(right.index(better), f"{series.name}, {series.kind} of StatsD, by {method}")
+    names = [series.name for series in samples]
+    warnings = []
+    for place, untrue in sorted(found.items()):
+        name = f"rule '{rules[place]['name']}'" if place < len(rules) else "carbon's own rule for what no rule matches"
+        missing = _with_those_before(right, untrue, names)
+        warnings.append(
+            f"{variable}: {name} rolls up {'; '.join(untrue.values())}. Put {'these rules' if len(missing) > 1 else 'this rule'} before it"
+            f"{', in this order' if len(missing) > 1 else ''}: {', '.join(map(_in_yaml, missing))}."
+            " Without the variable, the playbooks pass the right rules."
+        )
+    return warnings
+
+
+def _with_those_before(rules: list[dict], places: Collection[int], names: list[str]) -> list[dict]:
+    """Return the rules at ``places``, and those before them without which they would take some of ``names`` that are not theirs."""
+    found: list[dict] = []
+    for place in range(max(places), -1, -1):
+        rule = rules[place]
+        if place in places or any(first_match(found, name) and first_match(rules, name) is rule for name in names):
+            found.insert(0, rule)
+    return found
+
+
+def _in_yaml(rule: dict) -> str:
+    return (
+        f"{{name: {rule['name']}, pattern: '{rule['pattern']}', xfilesfactor: {rule['xfilesfactor']},"
+        f" aggregation_method: {rule['aggregation_method']}}}"
+    )

@@ -10,6 +10,7 @@ import re
 import subprocess
 
 import pytest
+import yaml
 from ansible_collections.metricstack.graphite.plugins.filter.stack import _defaults
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import aggregation_problems, first_match
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import (
@@ -195,8 +196,45 @@ COPIED = [
 def test_rules_of_ones_own_that_make_graphs_untrue_are_named_with_what_is_right(config, untrue):
     warnings = aggregation_warnings("carbon_cache_storage_aggregations", COPIED, config)
     assert [words for words in untrue if not any(words in warning for warning in warnings)] == []
-    rules = COPIED
+    assert aggregation_warnings("carbon_cache_storage_aggregations", corrected(COPIED, warnings), config) == []
+
+
+def corrected(rules, warnings):
+    """Return the rules as somebody would write them who follows each warning to the letter."""
+    rules = list(rules)
     for warning in warnings:
-        match = re.search(r"\{name: (.*), pattern: '(.*)', xfilesfactor: (.*), aggregation_method: (.*)\}", warning)
-        rules = [{"name": match[1], "pattern": match[2], "xfilesfactor": float(match[3]), "aggregation_method": match[4]}, *rules]
-    assert aggregation_warnings("carbon_cache_storage_aggregations", rules, config) == []
+        named = re.search(r": rule '(\w+)' rolls up", warning)
+        place = next((index for index, rule in enumerate(rules) if named and rule["name"] == named[1]), len(rules))
+        rules[place:place] = yaml.safe_load(f"[{re.search(r'{name: .*}', warning)[0]}]")
+    return rules
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], *CONFIGS[-6:]])
+@pytest.mark.parametrize(
+    "own",
+    [
+        # Counts are right, and stay so when the rates are made right.
+        [(r"^stats\.counters\.", "sum"), (".*", "average")],
+        [("count", "sum"), (r"^stats\.timers\.", "max"), (".*", "last")],
+        [(".*", "sum")],
+        [(r"\.upper$", "sum"), (r"^stats\.", "min")],
+        [],
+    ],
+    ids=str,
+)
+def test_who_follows_the_advice_is_warned_no_more(config, own):
+    rules = [{"name": f"own{number}", "pattern": pattern, "aggregation_method": method} for number, (pattern, method) in enumerate(own)]
+    warnings = aggregation_warnings("rules", rules, config)
+    assert len(warnings) in (1, 2, 3), "one for each rule"
+    assert aggregation_warnings("rules", corrected(rules, warnings), config) == []
+
+
+def test_percentiles_that_are_not_calculated_are_no_reason_for_a_warning():
+    config = {"percentThreshold": []}
+    rules = [rule for rule in aggregation_rules([config]) if not rule["name"].startswith("timer_")]
+    rules[:0] = [
+        {"name": method, "pattern": rf"^stats\.timers\..*\.({words})$", "aggregation_method": method}
+        for method, words in {"sum": "count|sum|sum_squares", "min": "lower", "max": "upper"}.items()
+    ]
+    assert aggregation_warnings("rules", rules, config) == []
+    assert aggregation_warnings("rules", rules, {}) != []
