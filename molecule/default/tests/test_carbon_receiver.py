@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import struct
 
 import pytest
 from conftest import PYTHON, values
@@ -13,7 +15,7 @@ SEND = """
 import ast, socket, sys
 for packet in ast.literal_eval(sys.argv[2]):
     with socket.socket(socket.AF_INET, {"tcp": 1, "udp": 2}[sys.argv[1]]) as sender:
-        sender.connect(("127.0.0.1", 12003))
+        sender.connect(("127.0.0.1", int(sys.argv[3])))
         sender.sendall(packet)
 """
 # A line for each reason, and what is logged. NAME is that of a series that has good points as well.
@@ -29,6 +31,7 @@ REFUSED = [
 OTHER_INSTANCE = """
 [cache:under-test]
 LINE_RECEIVER_PORT = 12003
+PICKLE_RECEIVER_PORT = 12004
 CACHE_QUERY_PORT = 17002
 ENABLE_UDP_LISTENER = True
 UDP_RECEIVER_PORT = 12003
@@ -47,7 +50,7 @@ def now(host):
 @pytest.fixture
 def send_to_carbon(run_python):
     """Send each packet in a connection or a datagram of its own."""
-    return lambda *packets, protocol="tcp": run_python(SEND, protocol, repr(packets))
+    return lambda *packets, protocol="tcp", port=12003: run_python(SEND, protocol, repr(packets), str(port))
 
 
 @pytest.fixture
@@ -92,6 +95,34 @@ def test_a_line_that_carbon_cannot_take_is_lost_by_itself(protocol, now, send_to
         assert len(re.findall("Not stored: " + said.replace("NAME", name), logged())) == 1, logged()
     assert logged().count("ot stored") == len(REFUSED), "what is not a number is no value, and no mistake"
     assert render("receiver.*.bad") == []
+
+
+# Items of a pickle, and what is logged of each.
+UNEXPECTED = [
+    ((5, (0, 1)), r"'\(5, \(0, 1\)\)' from \S+: the item is not a name with a Unix time in seconds and a number"),
+    (("receiver.none", (0, None)), r"\('receiver\.none', \(0, None\)\)"),
+    (("receiver.short",), r"\('receiver\.short',\)"),
+    (("receiver.huge", (0, 10**5000)), "an item with a number that is too long"),
+    (("receiver.infinite", (0, float("inf"))), r"receiver\.infinite inf 0\.0' from \S+: the value is infinite"),
+]
+
+
+def pickled(content):
+    data = content if isinstance(content, bytes) else pickle.dumps(content, protocol=4)
+    return struct.pack("!L", len(data)) + data
+
+
+def test_what_carbon_cannot_take_of_a_pickle_is_lost_by_itself(now, send_to_carbon, logged, render, wait_until, other_instance):
+    other_instance()
+    name = f"receiver.pickle_{now}"
+    items = [(name, (now - 60, 1)), *(item for item, _said in UNEXPECTED), (name.encode(), (now, 2))]
+    packets = pickled(items), pickled(5), pickled(b"no pickle"), pickled([(name, (now - 120, 3))])
+    send_to_carbon(b"".join(packets), b"receiver.wrong_port 1 1\n", port=12004)
+    wait_until(lambda: [values(series) for series in render(name)] == [[3, 1, 2]], message="not all of the good points are stored")
+    for _item, said in UNEXPECTED:
+        assert len(re.findall("Not stored: .*" + said, logged())) == 1, logged()
+    assert logged().count("no list can be read from the pickle") == 2
+    assert "a pickle of 1919247205 bytes; PICKLE_RECEIVER_MAX_LENGTH is 1048576, and lines have a port of their own" in logged()
 
 
 def test_a_line_that_a_connection_leaves_unfinished_is_logged(now, send_to_carbon, logged, wait_until, other_instance):

@@ -5,7 +5,7 @@
 Carbon alone decodes a line where it catches no errors, so that a byte that is not UTF-8 or an infinite time ends the connection, as
 does a line that is too long. The lines after it are then lost. Of a datagram, everything after 8192 bytes is lost. An infinite value
 is stored, and graphite-web answers with invalid JSON. A time that is too large for a whisper file loses the other points of its series
-that wait to be written.
+that wait to be written. An object that carbon does not expect in a pickle ends the connection as well.
 
 Python loads this file at the start of carbon-cache, whose unit has its directory in PYTHONPATH. Carbon starts without it as well.
 
@@ -49,10 +49,17 @@ class Refusals:
             self._log("More is not stored and not logged for a minute; carbon.agents.*.invalidPoints counts it")
 
 
+def _representation(item):
+    try:
+        return repr(item)
+    except ValueError:  # Python does not write numbers of more than 4300 digits
+        return "an item with a number that is too long"
+
+
 def _guard():
     # Carbon chooses Twisted's reactor before these may be imported.
     from carbon import instrumentation, log, service  # noqa: F401  # the last loads the others in an order that works
-    from carbon.protocols import MetricDatagramReceiver, MetricLineReceiver, MetricReceiver
+    from carbon.protocols import MetricDatagramReceiver, MetricLineReceiver, MetricPickleReceiver, MetricReceiver
 
     refusals = Refusals(log.listener, instrumentation.increment)
     take, lose_connection = MetricReceiver.metricReceived, MetricReceiver.connectionLost
@@ -105,6 +112,30 @@ def _guard():
         for line in data.split(b"\n"):
             line_received(receiver, line)
 
+    def string_received(receiver, data):
+        try:
+            items = list(receiver.unpickler.loads(data))
+        except Exception as error:  # what a pickle asks for may raise anything
+            refusals.add(receiver.peerName, f"no list can be read from the pickle: {error}", data)
+            return
+        for item in items:
+            try:
+                name, (when, value) = item
+                if isinstance(name, bytes):
+                    name = name.decode()
+                if not isinstance(name, str):
+                    raise TypeError
+                point = float(when), float(value)
+            except (OverflowError, TypeError, ValueError):
+                refusals.add(receiver.peerName, "the item is not a name with a Unix time in seconds and a number", _representation(item))
+            else:
+                receiver.metricReceived(name, point)
+
+    def length_limit_exceeded(receiver, length):
+        reason = f"a pickle of {length} bytes; PICKLE_RECEIVER_MAX_LENGTH is {receiver.MAX_LENGTH}, and lines have a port of their own"
+        refusals.add(receiver.peerName, reason, b"")
+        receiver.transport.loseConnection()
+
     def record_metrics():
         invalid = counts.get("invalidPoints", 0)
         record()
@@ -117,6 +148,8 @@ def _guard():
         (MetricLineReceiver, "connectionLost", connection_lost),
         (MetricDatagramReceiver, "startProtocol", start_protocol),
         (MetricDatagramReceiver, "datagramReceived", datagram_received),
+        (MetricPickleReceiver, "stringReceived", string_received),
+        (MetricPickleReceiver, "lengthLimitExceeded", length_limit_exceeded),
         (instrumentation, "recordMetrics", record_metrics),
     )
     for owner, name, _replacement in replacements:
