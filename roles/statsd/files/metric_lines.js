@@ -102,7 +102,7 @@ function sampleRate(text) {
     throw new Refused('rate', `${shown(text)} is not a sample rate; it is a number above 0 and up to 1`);
   }
   const decimal = /e/i.test(text) ? rate.toFixed(100) : text;
-  if (Number(decimal) === 0) {
+  if (!Number.isFinite(1 / Number(decimal))) {
     throw new Refused('rate', `${shown(text)} is too small for a sample rate`);
   }
   return decimal;
@@ -158,6 +158,10 @@ function valuesOf(text) {
       rate = '|@' + sampleRate(field.slice(1));
     }
     values.push([type === 's' ? setMember(value) : number(value, type), type, rate]);
+    // With it, what the other lines count would be infinite as well.
+    if (type === 'c' && rate !== '' && !Number.isFinite(Number(value) * (1 / Number(rate.slice(2))))) {
+      throw new Refused('rate', `${shown(value + rate)} stands for more than a number can be`);
+    }
   }
   return values;
 }
