@@ -262,6 +262,13 @@ def test_lines_of_one_packet_change_an_idle_gauge_one_after_the_other(statsd, re
     assert receiver.values("stats.gauges.level")[1:] == [level]
 
 
+def test_names_that_are_one_series_are_counted_together(statsd, receiver, flushing):
+    one = statsd(**flushing(keyNameSanitize=False))
+    one.send("a b:5|c\na_b:3|c\na  b:2|c|@0.5")
+    receiver.wait_for("stats.counters.a_b.count", timeout=15)
+    assert receiver.values("stats.counters.a_b.count")[0] == 12
+
+
 @pytest.mark.parametrize("settings", [{"deleteIdleStats": True}, {"deleteIdleStats": False}])
 def test_a_gauge_that_the_management_interface_deletes_is_forgotten(statsd, receiver, flushing, monkeypatch, settings):
     monkeypatch.setenv("STATSD_GAUGE_LIFETIME", "60")

@@ -173,7 +173,7 @@ function halves(text) {
 }
 
 // Returns the line as StatsD understands it. Throws Refused.
-function canonicalLine(line, { namesAreSanitized, tagsEnabled, beforeDelta }) {
+function canonicalLine(line, { namesAreSanitized, sanitizesNames, tagsEnabled, beforeDelta }) {
   const text = line.replace(/\r$/, '');
   if (text === '') {
     return '';
@@ -196,7 +196,7 @@ function canonicalLine(line, { namesAreSanitized, tagsEnabled, beforeDelta }) {
   if (tags.length > 0 && !tagsEnabled) {
     throw new Refused('tags', `${shown(text)} has tags, and tags are off; graphite-web would not find the series`);
   }
-  const key = name + graphiteTags(tags);
+  const key = (sanitizesNames ? sanitized(name) : name) + graphiteTags(tags);
   if (key.length > LONGEST_KEY || (tags.length > 0 && name.length > LONGEST_TAGGED_NAME)) {
     throw new Refused('tags', `${shown(text)} is too long for a series with tags`);
   }
@@ -227,6 +227,7 @@ function isPlain(text) {
 //
 //   refusal(error)      returns what takes the place of a line; error.what names the part that is wrong
 //   namesAreSanitized   whether StatsD or a backend removes characters of names
+//   sanitizesNames      whether to remove them here, so that what a backend calls the same is counted together
 //   tagsEnabled         whether lines with tags are taken
 //   beforeDelta(key)    is called before a gauge is changed by a delta
 function canonicalText(text, refusal, options) {

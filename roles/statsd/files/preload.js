@@ -106,7 +106,16 @@ const gauges = new IdleGauges();
 
 // What the guard needs to know of StatsD's configuration, with StatsD's own defaults.
 const settings = { keyNameSanitize: true, ownCounters: [] };
-const lineOptions = { namesAreSanitized: true, tagsEnabled: TAGS_ENABLED, beforeDelta: (name) => gauges.restore(name) };
+const lineOptions = {
+  namesAreSanitized: true,
+  sanitizesNames: false,
+  tagsEnabled: TAGS_ENABLED,
+  beforeDelta: (name) => gauges.restore(name),
+};
+
+function isOfGraphite(backend) {
+  return /(^|\/)graphite(\.js)?$/.test(backend);
+}
 
 function configure(config) {
   const { keyNameSanitize = true, prefixStats = 'statsd' } = config;
@@ -114,7 +123,8 @@ function configure(config) {
   settings.keyNameSanitize = keyNameSanitize;
   settings.ownCounters = OWN_COUNTERS.map((word) => `${prefixStats}.${word}`);
   // Where StatsD does not do it at its ports, its backend for Graphite does.
-  lineOptions.namesAreSanitized = keyNameSanitize || backends.some((name) => /(^|\/)graphite(\.js)?$/.test(name));
+  lineOptions.namesAreSanitized = keyNameSanitize || backends.some(isOfGraphite);
+  lineOptions.sanitizesNames = !keyNameSanitize && backends.length > 0 && backends.every(isOfGraphite);
 }
 
 // Backends that repeat packets need buffers, and StatsD would decode them once more.
