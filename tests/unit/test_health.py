@@ -199,6 +199,14 @@ def test_a_cache_without_any_room_ends_no_examination(host):
     assert host.findings() == []
 
 
+def test_a_cache_that_has_no_room_for_its_report_drops_points(host):
+    """Without a point of cache.overflow, which a cache that is so full has dropped."""
+    host.series(f"{AGENT}.cache.size", [(60, 10.0), (120, 998.0), (180, 991.0), (240, 990.0), *every(60, 360, 7200, 10.0), (300, 999.0)])
+    # The limit was higher at the time of the fifth report.
+    host.series(f"{AGENT}.cache.overflow", [(120, 30.0), *every(60, 300, 7200, 0.0)])
+    assert host.findings() == [("cache_overflow", "critical", host.time(180), 31)]
+
+
 @pytest.mark.parametrize(
     ("newest", "running", "expected"),
     [
@@ -212,7 +220,7 @@ def test_a_cache_without_any_room_ends_no_examination(host):
 )
 def test_a_carbon_that_runs_and_stores_nothing_is_critical(host, newest, running, expected):
     if newest is not None:
-        host.series(f"{AGENT}.updateOperations", every(60, newest, HOUR), "60s:2h")
+        host.series(f"{AGENT}.cache.size", every(60, newest, HOUR), "60s:2h")
     report, top = Report(), open_tree(str(host.top))
     instance = Instance("a", "carbon", Settings(1000, 60), History(top, [], host.now), host.now)
     instance.check(report, LIMITS, None if running is None else host.now - running)
@@ -576,7 +584,16 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running"
             {"ActiveState": "failed", "SubState": "failed", "StateChangeTimestamp": "Sat 2026-11-28 03:09:00 UTC"},
             [("unit_down", "critical", NOW - MINUTE)],
         ),
-        ({"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "5"}, [("unit_down", "critical", None)]),
+        # It starts again and again; one that is being started for the first time may need its time.
+        *(
+            (
+                {"ActiveState": "activating", "SubState": state, "NRestarts": "5", "StateChangeTimestamp": "Sat 2026-11-28 03:09:58 UTC"},
+                [("unit_down", "critical", None)],
+            )
+            for state in ("auto-restart", "auto-restart-queued", "start-pre", "start")
+        ),
+        ({"ActiveState": "activating", "SubState": "auto-restart-queued"}, [("unit_down", "critical", None)]),
+        ({"ActiveState": "activating", "SubState": "start-pre"}, []),
         ({"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead"}, [("unit_down", "critical", None)]),
     ],
 )

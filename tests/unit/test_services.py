@@ -69,7 +69,13 @@ def test_what_check_mode_would_change_counts(tmp_path):
 
 @pytest.mark.parametrize(
     ("state", "substate", "starts"),
-    [("inactive", "dead", True), ("failed", "failed", True), ("activating", "auto-restart", True), ("activating", "start", False)],
+    [
+        ("inactive", "dead", True),
+        ("failed", "failed", True),
+        ("activating", "auto-restart", True),
+        ("activating", "auto-restart-queued", True),
+        ("activating", "start", False),
+    ],
 )
 def test_what_does_not_run_is_started(state, substate, starts):
     action = service_current.planned_action(unit(), {**RUNNING, "ActiveState": state, "SubState": substate}, [])

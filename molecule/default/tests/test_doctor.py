@@ -17,15 +17,75 @@ from conftest import PYTHON, ROOT
 HOST = os.environ.get("MOLECULE_HOST", "")
 WHISPER = "/var/lib/graphite/whisper"
 SCHEMAS = "/etc/carbon/storage-schemas.conf"
-UNUSED_RULE = "[unused]\npattern = ^no_series_has_this_name\\.\nretentions = 60s:1d\n\n"
-# A gauge that was sent every ten seconds until two hours ago.
-STOPPED = """
+# The instances under test report themselves every two seconds, and each report is a point.
+RULES = """
+[unused]
+pattern = ^no_series_has_this_name\\.
+retentions = 60s:1d
+
+[doctor]
+pattern = (-doctor|^doctor_test)\\.
+retentions = 2s:6h
+
+"""
+# A gauge that was sent every ten seconds until two hours ago, one whose sender's clock is an hour ahead, and what StatsD has flushed
+# until a quarter of an hour ago: two minutes are the shortest hole that is reported.
+SENT = """
 import socket, time
 now = int(time.time()) // 10 * 10
 carbon = socket.create_connection(("127.0.0.1", 2003))
 carbon.sendall(b"".join(b"stats.gauges.doctor_test.queue 1 %d\\n" % when for when in range(now - 20000, now - 7190, 10)))
+carbon.sendall(b"doctor_test.ahead 1 %d\\n" % (now + 3600))
+flushed = b"stats.counters.statsd.bad_lines_seen.count 0 %d\\n"
+carbon.sendall(b"".join(flushed % when for when in range(now - 1800, now - 900, 10)))
 carbon.close()
 """
+# Beside the instance of the host: one whose cache is small and whose disk is slow, and one that cannot start.
+INSTANCES = [
+    {"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002},
+    {"name": "doctor", "line_receiver_port": 12003, "cache_query_port": 17002},
+    {"name": "doctor-loop", "line_receiver_port": 12004, "cache_query_port": 17004},
+]
+OTHER_INSTANCES = """
+[cache:doctor]
+LINE_RECEIVER_PORT = 12003
+CACHE_QUERY_PORT = 17002
+MAX_CREATES_PER_MINUTE = inf
+USE_FLOW_CONTROL = False
+CACHE_WRITE_STRATEGY = max
+"""
+SMALL_CACHE = "MAX_CACHE_SIZE = 20000\nMAX_UPDATES_PER_SECOND = 1\n"
+OTHER_SERIES = f"{WHISPER}/carbon/agents/*-doctor"
+# Three hours are the shortest time that growth is extrapolated from, so that the hours before are as carbon would have counted them.
+# A file that carbon may not create is beside it.
+GROWTH = f"""
+import glob, os, socket, time
+(path,) = glob.glob("{OTHER_SERIES}")
+status = os.statvfs(path)
+room = status.f_bavail * status.f_frsize // 4096
+with socket.create_connection(("127.0.0.1", 12003)) as carbon:
+    for ago in range(600, 5 * 3600, 600):
+        carbon.sendall(b"carbon.agents.%s.creates %d %d\\n" % (os.path.basename(path).encode(), room, time.time() - ago))
+    carbon.sendall(b"doctor_test.foreign.series 1 %d\\n" % time.time())
+"""
+# Half as many points again as the small cache holds, of which one series each second is written.
+BURST = """
+import socket, time
+with socket.create_connection(("127.0.0.1", 12003)) as carbon:
+    for number in range(1000):
+        carbon.sendall(b"".join(b"doctor_test.burst.s%d 1 %d\\n" % (number, time.time() - 2 * ago) for ago in range(30)))
+"""
+# StatsD flushes every two seconds, and is stopped for five: each flush is late.
+FLUSH_OFTEN = "sed -i '/flushInterval/s/10000/2000/' /etc/statsd/config.js"
+BUSY = "while :; do systemctl kill --signal=STOP statsd; sleep 4.8; systemctl kill --signal=CONT statsd; sleep 0.2; done"
+LAG = "stats/gauges/statsd/timestamp_lag.wsp"
+DROP_IN = "/run/systemd/system/{}.d/doctor.conf"
+DROP_INS = {
+    "carbon-cache@doctor.service": "[Service]\nRestartSec=200ms\n",
+    "carbon-cache@doctor-loop.service": "[Service]\nRestartSec=200ms\nExecStartPre=/bin/false\n",
+    "graphite_build_search_index.service": "[Service]\nExecStart=\nExecStart=/bin/false\n",
+    "graphite_build_search_index.timer": "[Timer]\nRandomizedDelaySec=0\nAccuracySec=1s\n",
+}
 DROPPED = "carbon/agents/*/droppedCreates.wsp"
 STOPPED_FILE = f"{WHISPER}/stats/gauges/doctor_test/queue.wsp"
 # Twenty new series each half a second.
@@ -44,6 +104,7 @@ for _number in range(12000):
 """
 BAD_LINE = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'no metric', ('127.0.0.1', 8125))"
 SUM = "import glob, sys, time, whisper; print(sum(filter(None, whisper.fetch(glob.glob(sys.argv[1])[0], time.time() - 180)[1])))"
+LATE = "import sys, time, whisper; print(sum((lag or 0) >= 1 for lag in whisper.fetch(sys.argv[1], time.time() - 180)[1]))"
 # Not without the file, which a carbon that creates no series would not make anew.
 FORGET = """
 import glob, sys, time, whisper
@@ -57,7 +118,7 @@ CERTIFICATE = (
 CLEAN = (
     "rm -rf /root/doctor.key /root/doctor.pem /etc/apache2/sites-enabled/doctor.conf /root/carbon.conf /root/storage-schemas.conf"
     f" {WHISPER}/doctor_test {WHISPER}/stats/gauges/doctor_test {WHISPER}/stats/counters/doctor_test"
-    f" {WHISPER}/stats/counters/statsd/bad_lines_seen"
+    f" {WHISPER}/stats/counters/statsd/bad_lines_seen {WHISPER}/{LAG} {OTHER_SERIES}"
 )
 
 
@@ -94,10 +155,6 @@ def test_a_host_in_use_is_healthy(doctor):
     assert "changed=0" in output
 
 
-def main_process(host):
-    return host.run("systemctl show --property MainPID --value statsd").stdout.strip()
-
-
 @contextmanager
 def replaced(run, path, command):
     """Change a file inside of a with statement, without a change of its times."""
@@ -115,34 +172,67 @@ def sick(host, run, doctor, wait_until):
     """Let the host lose metrics in every way that takes less than a minute; return the lines of the verdict, by check."""
     restart = "systemctl restart carbon-cache@a && timeout 20 sh -c 'until ss -Hltn sport = :2003 | grep -q .; do sleep 0.2; done'"
     python = f"{PYTHON} -c"
-    limits = "sed -i 's/^MAX_CREATES_PER_MINUTE.*/MAX_CREATES_PER_MINUTE = 1\\nCARBON_METRIC_INTERVAL = 2/' /etc/carbon/carbon.conf"
-    rules = f"printf %s {shlex.quote(UNUSED_RULE)} | cat - /root/storage-schemas.conf > {SCHEMAS} && touch -d '2 days ago' {SCHEMAS}"
+    limits = "s/^MAX_CREATES_PER_MINUTE.*/MAX_CREATES_PER_MINUTE = 1\\nCARBON_METRIC_INTERVAL = 2/"
+    others = shlex.quote(OTHER_INSTANCES)
+    limits = f"sed -i '{limits}' /etc/carbon/carbon.conf && printf %s {others} >> /etc/carbon/carbon.conf"
+    rules = f"printf %s {shlex.quote(RULES)} | cat - /root/storage-schemas.conf > {SCHEMAS} && touch -d '2 days ago' {SCHEMAS}"
 
     def counted(path):
         """Return the sum of a series of the last minutes, 0 if there is none yet."""
         return float(host.run(f"{python} {shlex.quote(SUM)} '{WHISPER}/{path}'").stdout or 0)
 
+    def late_flushes():
+        return int(host.run(f"{python} {shlex.quote(LATE)} {WHISPER}/{LAG}").stdout or 0)
+
+    def main_process(unit):
+        return host.run(f"systemctl show --property MainPID --value {unit}").stdout.strip()
+
+    def kill(unit):
+        killed = main_process(unit)
+        run(f"systemctl kill --signal=KILL {unit}")
+        return wait_until(lambda: next((pid for pid in [main_process(unit)] if pid not in ("0", killed)), None))
+
     try:
-        run(f"{python} {shlex.quote(STOPPED)}")
-        killed = main_process(host)
-        run("systemctl kill --signal=KILL statsd")
-        wait_until(lambda: main_process(host) not in ("0", killed) and host.run("ss -Hltn sport = :8126").stdout)
-        run(f"{python} {shlex.quote(BAD_LINE)}")
-        process = main_process(host)
-        run(f"kill -STOP {process}; {python} {shlex.quote(FLOOD)}; kill -CONT {process}")
-        run(CERTIFICATE)
         with replaced(run, "/etc/carbon/carbon.conf", limits), replaced(run, SCHEMAS, rules):
+            for unit, text in DROP_INS.items():
+                path = DROP_IN.format(unit)
+                run(f"mkdir -p {os.path.dirname(path)} && printf %s {shlex.quote(text)} > {path}")
+            run("systemctl daemon-reload && systemctl restart graphite_build_search_index.timer")
+            run("systemctl start carbon-cache@doctor && systemctl start --no-block carbon-cache@doctor-loop")
+            run(f"{python} {shlex.quote(SENT)}")
+            with replaced(run, "/etc/statsd/config.js", FLUSH_OFTEN):
+                kill("statsd")
+                wait_until(lambda: host.run("ss -Hltn sport = :8126").stdout)
+            run(f"{python} {shlex.quote(BAD_LINE)}")
+            process = main_process("statsd")
+            run(f"kill -STOP {process}; {python} {shlex.quote(FLOOD)}; kill -CONT {process}")
+            run(f"systemd-run --unit doctor-busy sh -c {shlex.quote(BUSY)}")
+            run(CERTIFICATE)
+            wait_until(lambda: counted("carbon/agents/*-doctor/creates.wsp"))
+            run(f"cd {WHISPER} && mkdir -p doctor_test/foreign && chown --reference=. doctor_test")
+            run(f"{python} {shlex.quote(GROWTH)}")
+            wait_until(lambda: counted("carbon/agents/*-doctor/errors.wsp"))
+            run(f"printf %s {shlex.quote(SMALL_CACHE)} >> /etc/carbon/carbon.conf")
+            for _time in range(3):
+                kill("carbon-cache@doctor")
+            wait_until(lambda: host.run("ss -Hltn sport = :12003").stdout)
+            run(f"{python} {shlex.quote(BURST)}")
             wait_until(lambda: counted("stats/counters/statsd/bad_lines_seen/count.wsp"))
             run(restart)
             wait_until(lambda: host.run(f"test -s {STOPPED_FILE} && touch -d '2 hours ago' {STOPPED_FILE}").rc == 0)
             run(f"systemd-run --unit doctor-test {python} {shlex.quote(NEW_SERIES)}")
             wait_until(lambda: counted(DROPPED))
-            answer = doctor()
+            wait_until(lambda: host.run("systemctl is-failed graphite_build_search_index").rc == 0)
+            wait_until(lambda: late_flushes() >= 3)
+            answer = doctor(carbon_cache_instances=INSTANCES, statsd_flush_interval=2000)
     finally:
-        host.run("systemctl stop doctor-test")
+        host.run("systemctl stop doctor-busy doctor-test carbon-cache@doctor-loop; systemctl kill --signal=KILL carbon-cache@doctor")
+        # Nothing is left in its cache.
+        host.run("systemctl stop carbon-cache@doctor")
+        run(f"rm -rf {' '.join(os.path.dirname(DROP_IN.format(unit)) for unit in DROP_INS)} && systemctl daemon-reload")
         run(restart)
         run(f"{python} {shlex.quote(FORGET)} '{WHISPER}/{DROPPED}'")
-        run("systemctl reset-failed; systemctl restart statsd")
+        run("systemctl reset-failed; systemctl restart statsd graphite_build_search_index.timer")
         run(CLEAN)
     return answer
 
@@ -155,6 +245,10 @@ def test_a_host_that_loses_metrics_fails(sick):
     assert severities == sorted(severities, key=["CRITICAL", "WARNING", "NOT"].index)
 
 
+# Nothing records when these have begun.
+UNDATED = ("certificate", "disk", "future_points", "unit_down")
+
+
 @pytest.mark.parametrize(
     ("check", "severity", "words"),
     [
@@ -165,13 +259,23 @@ def test_a_host_that_loses_metrics_fails(sick):
         ("stopped_series", "WARNING", ["stats.gauges.doctor_test.queue"]),
         ("unused_rule", "WARNING", ["The rule 'unused'", "carbon_cache_storage_schemas"]),
         ("certificate", "WARNING", ["/root/doctor.pem", "sites-enabled/doctor.conf"]),
+        ("statsd_lag", "WARNING", ["came late", "sample (|@0.1)"]),
+        ("statsd_holes", "WARNING", ["Carbon has no point of StatsD on", "StatsD or carbon did not run"]),
+        ("cache_overflow", "CRITICAL", ["carbon-cache@doctor.service dropped points", "MAX_CACHE_SIZE"]),
+        ("cache_fills", "WARNING", ["carbon-cache@doctor.service holds", "% of MAX_CACHE_SIZE"]),
+        ("write_errors", "CRITICAL", ["carbon-cache@doctor.service failed to write", "journalctl --unit carbon-cache@doctor"]),
+        ("disk", "CRITICAL", ["new series a day, the median of the last 4 hours, it is full in"]),
+        ("future_points", "WARNING", ["points ahead of the clock, such as doctor_test.ahead at"]),
+        ("job_failed", "WARNING", ["The last run of graphite_build_search_index.service has failed (exit-code)"]),
+        ("unit_restarted", "CRITICAL", ["carbon-cache@doctor.service 3 times"]),
+        ("unit_down", "CRITICAL", ["carbon-cache@doctor-loop.service is activating", "restarts by systemd"]),
     ],
 )
 def test_each_loss_has_its_line(sick, check, severity, words):
     _status, output, lines = sick
     found = [line for line in lines if f": {severity} {check}" in line]
     assert any(all(word in line for word in words) for line in found), output
-    if check != "certificate":
+    if check not in UNDATED:
         assert all(re.search(r" since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ: ", line) for line in found)
 
 

@@ -27,6 +27,9 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.findi
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
 
 HISTORY = 30 * DAY
+# Carbon's report about itself begins with cache.size and has cache.overflow at its tenth place at the earliest. A cache that has less
+# room drops the count of what it drops.
+_POINTS_UNTIL_OVERFLOW = 10
 # A cache that has started needs a minute for its first report.
 _START_SECONDS = 5 * MINUTE
 
@@ -54,7 +57,7 @@ LOSSES = (
     _Loss(
         "cache_overflow",
         "cache.overflow",
-        "dropped points {count}, because its cache was full",
+        "dropped points at least {count}, because its cache was full",
         "Raise MAX_UPDATES_PER_SECOND or MAX_CACHE_SIZE in carbon_cache_settings, add an instance to carbon_cache_instances, or use a"
         " faster disk.",
     ),
@@ -137,7 +140,7 @@ class Instance:
             self._check_silence(report, running_since)
 
     def _check_loss(self, report: Report, limits: Limits, loss: _Loss) -> None:
-        losses = [(when, value) for when, value in self.points(loss.metric) if value > 0]
+        losses = self._losses(loss.metric)
         recent = sum(value for when, value in losses if when >= self._now - limits.recent)
         if not recent:
             return
@@ -147,6 +150,13 @@ class Instance:
         remedy = loss.remedy.format(instance=self.name)
         last = f"in the last {limits.recent // 3600} h, most recently at {iso_time(times[-1])}"
         add(loss.check, episode_start(times, limits.recent), recent, f"{self.unit} {what}, {last}. {remedy}")
+
+    def _losses(self, metric: str) -> list[tuple[int, float]]:
+        counts = dict(self.points(metric))
+        if metric == "cache.overflow":
+            full = self._settings.max_cache_size - _POINTS_UNTIL_OVERFLOW
+            counts.update({when: 1.0 for when, size in self.points("cache.size") if size > full and when not in counts})
+        return sorted((when, count) for when, count in counts.items() if count > 0)
 
     def _check_cache(self, report: Report, limits: Limits) -> None:
         limit = limits.cache_share * self._settings.max_cache_size
@@ -166,8 +176,8 @@ class Instance:
         )
 
     def _check_silence(self, report: Report, running_since: float) -> None:
-        """Carbon writes its own series as it writes those of others."""
-        reports = self.points("updateOperations")
+        """Carbon writes its own series as it writes those of others. The first of a report is the last that a full cache drops."""
+        reports = self.points("cache.size")
         last = reports[-1][0] if reports else running_since
         if last >= self._now - max(_START_SECONDS, 3 * self._settings.metric_interval):
             return
@@ -176,5 +186,6 @@ class Instance:
             last,
             int(self._now - last),
             f"{self.unit} runs, and has stored nothing of its own metrics since {iso_time(last)}, so that it probably stores nothing at"
-            f" all. journalctl --unit {self.unit} has the reason, such as a full disk or a directory that carbon may not write to.",
+            f" all. journalctl --unit {self.unit} has the reason, such as a full disk, a full cache, or a directory that carbon may not"
+            " write to.",
         )

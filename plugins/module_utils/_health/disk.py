@@ -84,16 +84,16 @@ def check_disk(report: Report, limits: Limits, directory: str, tree: Tree, creat
 def _rooms(status: os.statvfs_result, tree: Tree) -> list[Room]:
     per_series = tree.bytes / tree.series
     free = status.f_bavail * status.f_frsize
-    rooms = [Room("disk", free, per_series, f"{free / 2**20:,.0f} MiB of space, of which a series takes {per_series / 1024:,.0f} KiB")]
+    rooms = [Room("disk", free, per_series, f"{free / 2**20:,.0f} MiB left, of which a series takes {per_series / 1024:,.0f} KiB")]
     # Some file systems, such as Btrfs, make inodes as they need them, and tell 0.
     if status.f_files:
-        rooms.append(Room("inodes", status.f_favail, 1 + tree.directories / tree.series, counted(status.f_favail, "inode")))
+        rooms.append(Room("inodes", status.f_favail, 1 + tree.directories / tree.series, f"{counted(status.f_favail, 'inode')} left"))
     return rooms
 
 
 def _check_room(report: Report, limits: Limits, directory: str, room: Room, found: list[Rate]) -> None:
     series = int(room.free // room.per_series) if room.per_series else 0
-    where = f"The file system of {directory} has {room.text} left, room for {counted(series, 'more series', 'more series')}"
+    where = f"The file system of {directory} has {room.text}, room for {counted(series, 'more series', 'more series')}"
     remedy = (
         "Enlarge the file system, shorten the retentions in carbon_cache_storage_schemas (carbon_cache_existing_data: reshape), or remove"
         " unused series (carbon_cache_prune)."

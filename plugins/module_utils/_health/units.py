@@ -24,8 +24,9 @@ def check_services(report: Report, limits: Limits, states: dict[str, dict[str, s
         look = f"journalctl --unit {unit} has the reason"
         if state["LoadState"] == "not-found":
             report.critical("unit_down", None, "not-found", f"{unit} does not exist. Run site.yml.")
-        elif not is_running(state):
-            since = state_since(state)
+        elif not is_running(state) or (restarts and state["ActiveState"] == "activating"):
+            # systemd does not record when a unit that it starts again and again has run last.
+            since = None if state["ActiveState"] == "activating" else state_since(state)
             value = f"{state['ActiveState']} ({state['SubState']})"
             report.critical(
                 "unit_down",

@@ -59,7 +59,7 @@ def read_states(units: list[str]) -> dict[str, dict[str, str]]:
 
 def is_running(state: dict[str, str]) -> bool:
     """Return whether the unit runs, or is just being started by another process."""
-    return state["ActiveState"] in _RUNNING or (state["ActiveState"] == "activating" and state["SubState"] != "auto-restart")
+    return state["ActiveState"] in _RUNNING or (state["ActiveState"] == "activating" and not state["SubState"].startswith("auto-restart"))
 
 
 def is_enabled(state: dict[str, str]) -> bool:
