@@ -56,8 +56,8 @@ CACHE_WRITE_STRATEGY = max
 """
 SMALL_CACHE = "MAX_CACHE_SIZE = 20000\nMAX_UPDATES_PER_SECOND = 1\n"
 OTHER_SERIES = f"{WHISPER}/carbon/agents/*-doctor"
-# Three hours are the shortest time that growth is extrapolated from, so that the hours before are as carbon would have counted them.
-# A file that carbon may not create is beside it.
+# Growth is extrapolated from at least three hours, so that carbon gets its counts of the hours before through its port: in each hour, six
+# times as many series as would have room if a series took 4 KiB. The directory of the last series belongs to root.
 GROWTH = f"""
 import glob, os, socket, time
 (path,) = glob.glob("{OTHER_SERIES}")
@@ -75,9 +75,17 @@ with socket.create_connection(("127.0.0.1", 12003)) as carbon:
     for number in range(1000):
         carbon.sendall(b"".join(b"doctor_test.burst.s%d 1 %d\\n" % (number, time.time() - 2 * ago) for ago in range(30)))
 """
-# StatsD flushes every two seconds, and is stopped for five: each flush is late.
+# StatsD flushes every two seconds and is stopped for five, so that each flush is late, and each has a bad line.
 FLUSH_OFTEN = "sed -i '/flushInterval/s/10000/2000/' /etc/statsd/config.js"
-BUSY = "while :; do systemctl kill --signal=STOP statsd; sleep 4.8; systemctl kill --signal=CONT statsd; sleep 0.2; done"
+BUSY = """
+import socket, subprocess, time
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    for signal, seconds in (("STOP", 4.8), ("CONT", 0.2)):
+        subprocess.run(["systemctl", "kill", "--signal", signal, "statsd"], check=True)
+        sender.sendto(b"no metric", ("127.0.0.1", 8125))
+        time.sleep(seconds)
+"""
 LAG = "stats/gauges/statsd/timestamp_lag.wsp"
 DROP_IN = "/run/systemd/system/{}.d/doctor.conf"
 DROP_INS = {
@@ -86,7 +94,7 @@ DROP_INS = {
     "graphite_build_search_index.service": "[Service]\nExecStart=\nExecStart=/bin/false\n",
     "graphite_build_search_index.timer": "[Timer]\nRandomizedDelaySec=0\nAccuracySec=1s\n",
 }
-DROPPED = "carbon/agents/*/droppedCreates.wsp"
+DROPPED = "carbon/agents/*-a/droppedCreates.wsp"
 STOPPED_FILE = f"{WHISPER}/stats/gauges/doctor_test/queue.wsp"
 # Twenty new series each half a second.
 NEW_SERIES = """
@@ -102,7 +110,6 @@ sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for _number in range(12000):
     sender.sendto(b"\\n".join([b"doctor_test:1|c"] * 80), ("127.0.0.1", 8125))
 """
-BAD_LINE = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'no metric', ('127.0.0.1', 8125))"
 SUM = "import glob, sys, time, whisper; print(sum(filter(None, whisper.fetch(glob.glob(sys.argv[1])[0], time.time() - 180)[1])))"
 LATE = "import sys, time, whisper; print(sum((lag or 0) >= 1 for lag in whisper.fetch(sys.argv[1], time.time() - 180)[1]))"
 # Not without the file, which a carbon that creates no series would not make anew.
@@ -203,10 +210,9 @@ def sick(host, run, doctor, wait_until):
             with replaced(run, "/etc/statsd/config.js", FLUSH_OFTEN):
                 kill("statsd")
                 wait_until(lambda: host.run("ss -Hltn sport = :8126").stdout)
-            run(f"{python} {shlex.quote(BAD_LINE)}")
             process = main_process("statsd")
             run(f"kill -STOP {process}; {python} {shlex.quote(FLOOD)}; kill -CONT {process}")
-            run(f"systemd-run --unit doctor-busy sh -c {shlex.quote(BUSY)}")
+            run(f"systemd-run --unit doctor-busy {python} {shlex.quote(BUSY)}")
             run(CERTIFICATE)
             wait_until(lambda: counted("carbon/agents/*-doctor/creates.wsp"))
             run(f"cd {WHISPER} && mkdir -p doctor_test/foreign && chown --reference=. doctor_test")
@@ -223,16 +229,17 @@ def sick(host, run, doctor, wait_until):
             run(f"systemd-run --unit doctor-test {python} {shlex.quote(NEW_SERIES)}")
             wait_until(lambda: counted(DROPPED))
             wait_until(lambda: host.run("systemctl is-failed graphite_build_search_index").rc == 0)
-            wait_until(lambda: late_flushes() >= 3)
+            wait_until(lambda: late_flushes() >= 3, timeout=60)
             answer = doctor(carbon_cache_instances=INSTANCES, statsd_flush_interval=2000)
     finally:
         host.run("systemctl stop doctor-busy doctor-test carbon-cache@doctor-loop; systemctl kill --signal=KILL carbon-cache@doctor")
         # Nothing is left in its cache.
         host.run("systemctl stop carbon-cache@doctor")
         run(f"rm -rf {' '.join(os.path.dirname(DROP_IN.format(unit)) for unit in DROP_INS)} && systemctl daemon-reload")
+        # StatsD sends what it has counted when it ends, and carbon writes that when it ends.
+        run("systemctl reset-failed; systemctl restart statsd graphite_build_search_index.timer")
         run(restart)
         run(f"{python} {shlex.quote(FORGET)} '{WHISPER}/{DROPPED}'")
-        run("systemctl reset-failed; systemctl restart statsd graphite_build_search_index.timer")
         run(CLEAN)
     return answer
 
