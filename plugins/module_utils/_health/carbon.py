@@ -153,8 +153,8 @@ class Instance:
 
     def _losses(self, metric: str) -> list[tuple[int, float]]:
         counts = dict(self.points(metric))
-        if metric == "cache.overflow":
-            full = self._settings.max_cache_size - _POINTS_UNTIL_OVERFLOW
+        full = self._settings.max_cache_size - _POINTS_UNTIL_OVERFLOW
+        if metric == "cache.overflow" and full > 0:
             counts.update({when: 1.0 for when, size in self.points("cache.size") if size > full and when not in counts})
         return sorted((when, count) for when, count in counts.items() if count > 0)
 
