@@ -154,8 +154,14 @@ def test_the_multi_stage_image_is_small_and_serves(version, wait_until):
         # The uid of its process, as the engine's machine sees it.
         assert docker("top", container, "-o", "pid,uid").split()[-1] != "0"
         address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container)
-        answer = wait_until(lambda: urllib.request.urlopen(f"http://{address}:8000/", timeout=5).read())
-        assert f"go{version}".encode() in answer
+
+        def answer():
+            try:
+                return urllib.request.urlopen(f"http://{address}:8000/", timeout=5).read()
+            except OSError:
+                return b""  # the server has not opened its port yet
+
+        assert f"go{version}".encode() in wait_until(answer)
     finally:
         docker("rm", "--force", container)
 
