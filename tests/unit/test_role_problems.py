@@ -135,6 +135,8 @@ STATSD.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=86400
         ({"graphite": {"globalSuffix": "web 1"}}, "globalSuffix is 'web 1'"),
         ({"graphite": {"prefixTimer": "t;env=prod"}}, "prefixTimer is 't;env=prod'"),
         ({"servers": [{"server": "./servers/tcp", "socket": "/run/statsd/statsd.sock"}]}, "servers has a socket"),
+        ({"server": "./servers/http"}, "server is ./servers/http, which StatsD does not have"),
+        ({"server": 5}, "server is 5, which StatsD does not have"),
         ({"servers": {"server": "./servers/udp"}}, "give a list such as"),
         ({"servers": ["./servers/udp"]}, "give a list such as"),
         ({"servers": [{}, {"server": "./servers/http"}]}, "servers has ./servers/http, which StatsD does not have"),

@@ -19,7 +19,7 @@ import pytest
 
 SECONDS = float(os.environ.get("STATSD_FUZZ_SECONDS", "10"))
 SEED = int(os.environ.get("STATSD_FUZZ_SEED", time.time_ns()))
-# In milliseconds. A flush begins the counts anew.
+# In milliseconds. A flush resets the counts.
 AFTER_THE_NOISE = int(SECONDS + 300) * 1000
 # A batch fits into the receive buffer, or the queue of connections; the next one waits until StatsD has taken it.
 BATCH = 100

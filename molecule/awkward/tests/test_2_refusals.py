@@ -104,7 +104,7 @@ def test_a_port_of_carbon_that_a_stranger_holds(unready, strangers, variable, po
 
 
 def test_an_address_of_a_server_of_statsd_that_the_host_lacks(unready):
-    assert "statsd_config: servers is 192.0.2.9, which is not an address of this host; it has " in unready
+    assert "statsd_config: the address of one of servers is 192.0.2.9, which is not an address of this host; it has " in unready
 
 
 def test_a_link_that_leads_out_of_the_whisper_directory(unready):

@@ -87,7 +87,7 @@ def test_a_service_is_started_once_and_found_current(host, service):
 
 
 def test_a_reload_keeps_the_process_and_a_replaced_library_does_not(host, service):
-    # Hosts that began with Debian 11 or earlier may have it in a /lib of its own.
+    # On Debian 11 and earlier, /lib may be a directory beside /usr/lib.
     library = host.run("find /lib/ /usr/lib/ -name 'libz.so.1.*' -o -name 'libcrypt.so.1.*' | head -n 1").stdout.strip()
     assert host.run(f"cp {library} {DIRECTORY}/lib.so.1").rc == 0
     service()

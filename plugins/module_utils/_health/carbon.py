@@ -27,8 +27,8 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.findi
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
 
 HISTORY = 30 * DAY
-# Carbon's report about itself begins with cache.size and has cache.overflow at its tenth place at the earliest. A cache that has less
-# room drops the count of what it drops.
+# Carbon's report about itself begins with cache.size; cache.overflow is its tenth point or a later one. A cache with less room drops
+# the count of what it drops.
 _POINTS_UNTIL_OVERFLOW = 10
 # A cache that has started needs a minute for its first report.
 _START_SECONDS = 5 * MINUTE

@@ -27,7 +27,7 @@ OWNED_SETTINGS = {
     "graphitePort": "statsd_graphite_port",
 }
 
-_WILDCARDS = ("0.0.0.0", "::")
+_WILDCARDS = ("*", "0.0.0.0", "::")
 _SERVERS = re.compile(r"\./servers/(udp|tcp)(\.js)?\Z")
 
 
@@ -125,7 +125,8 @@ def statsd_listeners(config: dict, address: str, port: object) -> list[dict]:
         server = {"server": config.get("server"), "address": address, "port": port}
         return [{**variables, **listener} for listener in [_listener(server)] if listener]
     listeners = map(_listener, config["servers"])
-    return [{"variable": "statsd_config: servers", **listener} for listener in listeners if listener]
+    variables = {"variable": "statsd_config: servers", "address_variable": "statsd_config: the address of one of servers"}
+    return [{**variables, **listener} for listener in listeners if listener]
 
 
 def _listener(server: Mapping) -> dict | None:
@@ -139,7 +140,7 @@ def _server_problems(variables: dict) -> list[str]:
     """Refuse servers in ``statsd_config`` with which StatsD would not start, or would not be where senders and playbooks look for it."""
     servers = variables["config"].get("servers")
     if servers is None:
-        return []
+        return _module_problems("server is", variables["config"].get("server"))
     if not isinstance(servers, list) or not all(isinstance(server, Mapping) for server in servers):
         return [f"statsd_config: servers is {servers}; give a list such as [{{server: ./servers/udp, address: 127.0.0.1, port: 8125}}]."]
     problems = [problem for server in servers for problem in _single_server_problems(server)]
@@ -157,7 +158,7 @@ def _server_problems(variables: dict) -> list[str]:
         taken.append(listener)
     # A server of another module may be the one that is looked for.
     if len(listeners) == len(servers) and not any(
-        str(listener["port"]) == port and listener["address"] in (address, "*", *_WILDCARDS) for listener in listeners
+        str(listener["port"]) == port and listener["address"] in (address, *_WILDCARDS) for listener in listeners
     ):
         problems.append(
             f"statsd_config has servers, of which none listens on {address}, port {port}, as statsd_address and statsd_port say. Give one"
@@ -178,17 +179,23 @@ def _single_server_problems(server: Mapping) -> list[str]:
             "statsd_config: servers has a socket; StatsD 0.9.0 ends when it sets the socket's mode, and does not start over a socket that a"
             " killed StatsD has left. Give an address and a port."
         ]
-    module = server.get("server") or "./servers/udp"
-    if not isinstance(module, str) or (module.startswith("./servers/") and not _SERVERS.match(module)):
-        return [f"statsd_config: servers has {module}, which StatsD does not have; give ./servers/udp or ./servers/tcp."]
-    address = server.get("address")
-    problems = [
+    problems = _module_problems("servers has", server.get("server"))
+    if problems:
+        return problems
+    address, listener = server.get("address"), _listener(server)
+    found = [
         port_problem("statsd_config: the port of one of servers", server.get("port") or 8125),
         address_problem("statsd_config: the address of one of servers", address) if address else None,
     ]
-    if ":" in str(address) and not server.get("address_ipv6") and module.startswith("./servers/udp"):
-        problems.append(f"statsd_config: servers has {address} without address_ipv6, and StatsD would end. Add address_ipv6: true.")
-    return [problem for problem in problems if problem]
+    if ":" in str(address) and not server.get("address_ipv6") and listener and listener["protocol"] == "udp":
+        found.append(f"statsd_config: servers has {address} without address_ipv6, and StatsD would end. Add address_ipv6: true.")
+    return [problem for problem in found if problem]
+
+
+def _module_problems(subject: str, module: object) -> list[str]:
+    if not module or (isinstance(module, str) and (_SERVERS.match(module) or not module.startswith("./servers/"))):
+        return []
+    return [f"statsd_config: {subject} {module}, which StatsD does not have; give ./servers/udp or ./servers/tcp."]
 
 
 # What verify.yml sends.

@@ -158,7 +158,7 @@ function valuesOf(text) {
       rate = '|@' + sampleRate(field.slice(1));
     }
     values.push([type === 's' ? setMember(value) : number(value, type), type, rate]);
-    // With it, what the other lines count would be infinite as well.
+    // It would make the counts of the other lines infinite as well.
     if (type === 'c' && rate !== '' && !Number.isFinite(Number(value) * (1 / Number(rate.slice(2))))) {
       throw new Refused('rate', `${shown(value + rate)} stands for more than a number can be`);
     }
@@ -227,7 +227,7 @@ function isPlain(text) {
 //
 //   refusal(error)      returns what takes the place of a line; error.what names the part that is wrong
 //   namesAreSanitized   whether StatsD or a backend removes characters of names
-//   sanitizesNames      whether to remove them here, so that what a backend calls the same is counted together
+//   sanitizesNames      whether to remove them here, so that names that a backend makes equal are counted together
 //   tagsEnabled         whether lines with tags are taken
 //   beforeDelta(key)    is called before a gauge is changed by a delta
 function canonicalText(text, refusal, options) {
