@@ -564,6 +564,16 @@ def test_a_repository_that_another_host_uses_is_left_alone(host):
     assert (lock / "elsewhere.example.org@12345.67-0").exists()
 
 
+def test_a_lock_that_a_killed_run_has_left_in_the_cache_alone_is_removed(host):
+    host.back_up()
+    (config,) = (host.backups / "borg" / ".cache" / "borg").glob("*/config")
+    lock = config.with_name("lock.exclusive")
+    lock.mkdir()
+    (lock / f"{platform.node()}@1.1-0").touch()
+    assert "archive" in host.back_up()
+    assert not lock.exists()
+
+
 def test_names_that_look_unfinished_and_paths_that_are_no_text(host):
     with open(os.fsencode(host.whisper) + b"/odd\xff.wsp", "wb") as stream:
         stream.write(b"noise")
