@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,23 +32,43 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.manag
 SIMULATED_NODE_23 = "delete require('util').log;"
 
 
+class ForkServer:
+    """Runs programs as fork_server.py does."""
+
+    def __init__(self, directory: Path, *loaded: str, **environment: str) -> None:
+        self._files = {name: directory / name for name in ("input", "printed", "errors")}
+        server = [sys.executable, Path(__file__).with_name("fork_server.py"), *loaded]
+        self._process = subprocess.Popen(
+            server, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def run(self, *command: str | Path, given: str = "", **environment: str) -> tuple[int, str, str]:
+        """Run a program with a text as its standard input; return its exit status, and what it has printed to output and error."""
+        self._files["input"].write_text(given)
+        request = [[str(part) for part in command], environment, *map(str, self._files.values())]
+        self._process.stdin.write(json.dumps(request) + "\n")
+        status = int(self._process.stdout.readline())
+        return status, self._files["printed"].read_text(), self._files["errors"].read_text()
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
 @pytest.fixture(scope="session")
 def ansible_command(tmp_path_factory):
-    """Run a command of Ansible in the checkout, as ansible_server.py does; return its exit status and what it has printed.
+    """Run a command of Ansible in the checkout; return its exit status and what it has printed.
 
     Environment variables reach the plugins. Settings that Ansible reads when it is imported, such as ANSIBLE_STRATEGY, are the server's.
     """
-    printed = tmp_path_factory.mktemp("ansible") / "printed"
-    server = [sys.executable, Path(__file__).with_name("ansible_server.py")]
-    with subprocess.Popen(server, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    server = ForkServer(tmp_path_factory.mktemp("ansible"), "ansible.cli.adhoc", "ansible.cli.playbook")
 
-        def run(*command: str | Path, **environment: str) -> tuple[int, str]:
-            process.stdin.write(json.dumps([[str(part) for part in command], environment, str(printed)]) + "\n")
-            status = int(process.stdout.readline())
-            return status, printed.read_text()
+    def run(*command: str | Path, **environment: str) -> tuple[int, str]:
+        status, printed, errors = server.run(*command, **environment)
+        return status, errors + printed
 
-        yield run
-        process.stdin.close()
+    yield run
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +105,8 @@ def run_module(run_by_ansible, diff_as_shown, tmp_path_factory):
     an action runs through ``ansible``.
     """
     temporary = tmp_path_factory.mktemp("remote_tmp")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".ansible" / "collections"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {"PYTHONPATH": str(ROOT / ".ansible" / "collections"), "PYTHONDONTWRITEBYTECODE": "1"}
+    server = ForkServer(tmp_path_factory.mktemp("modules"), "ansible.module_utils.basic", **environment)
 
     def run(module: str, /, *flags: str, **arguments: object) -> dict:
         assert set(flags) <= {"--check", "-vvv"}
@@ -98,18 +122,10 @@ def run_module(run_by_ansible, diff_as_shown, tmp_path_factory):
                 "version": ansible_version,
             }
             request = {"ANSIBLE_MODULE_ARGS": {**arguments, **{f"_ansible_{name}": value for name, value in internal.items()}}}
-            process = subprocess.run(
-                [sys.executable, ROOT / "plugins" / "modules" / f"{module}.py"],
-                input=json.dumps(request),
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            output = process.stdout + process.stderr
-            assert process.stdout.strip().startswith("{"), output
-            result = json.loads(process.stdout)
+            _status, printed, errors = server.run(ROOT / "plugins" / "modules" / f"{module}.py", given=json.dumps(request))
+            output = printed + errors
+            assert printed.strip().startswith("{"), output
+            result = json.loads(printed)
             result.pop("failed", None)  # Ansible tells it otherwise
             if "-vvv" not in flags:
                 result.pop("invocation", None)
@@ -118,7 +134,8 @@ def run_module(run_by_ansible, diff_as_shown, tmp_path_factory):
             assert str(arguments["password"]) not in output
         return result
 
-    return run
+    yield run
+    server.close()
 
 
 class RoleValidation:
@@ -190,15 +207,39 @@ def file_system():
 
 
 @pytest.fixture(scope="session")
-def statsd_release(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """Return a function that returns a directory that one of the workers of pytest makes, and the others wait for."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        directory = top / name
+        with top.joinpath(f"{name}.state").open("a+") as state:
+            fcntl.flock(state, fcntl.LOCK_EX)
+            state.seek(0)
+            if not state.read():
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                make(directory)
+                state.write("made")
+        return directory
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def statsd_release(made_once):
     """Return a directory with what the role statsd installs, built as it builds it."""
     files = ROOT / "roles" / "statsd" / "files"
-    directory = tmp_path_factory.mktemp("statsd")
-    archive = directory / "statsd.tar.gz"
-    subprocess.run(["sh", files / "build.sh", files, archive], check=True, capture_output=True, timeout=120)
-    with tarfile.open(archive) as tar:
-        tar.extractall(directory)
-    return directory
+
+    def build(directory):
+        archive = directory / "statsd.tar.gz"
+        subprocess.run(["sh", files / "build.sh", files, archive], check=True, capture_output=True, timeout=120)
+        with tarfile.open(archive) as tar:
+            tar.extractall(directory)
+        (directory / "node23.js").write_text(SIMULATED_NODE_23)
+
+    return made_once("statsd", build)
 
 
 def free_port(kind):
@@ -328,7 +369,6 @@ def flushing(receiver):
 @pytest.fixture
 def statsd(statsd_release, tmp_path):
     """Start a StatsD, with what ``node --require`` loads before it."""
-    (statsd_release / "node23.js").write_text(SIMULATED_NODE_23)
     started = []
 
     def start(server="udp", requires=("preload.js",), **settings):

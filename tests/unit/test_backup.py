@@ -89,10 +89,8 @@ def carbon():
     server.server_close()
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """Return a function that makes a series and returns the path of its file."""
-    top = tmp_path / "whisper"
+def series_below(top):
+    """Return a function that makes a series in a new tree, and returns the path of its file."""
     top.mkdir()
 
     def series(name, points=(), archives=((1, 3600), (60, 1440)), method="last"):
@@ -104,6 +102,11 @@ def tree(tmp_path):
         return path
 
     return series
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return series_below(tmp_path / "whisper")
 
 
 def copies(top, links=(), **arguments):
@@ -247,12 +250,12 @@ def rewritten(tree):
 def known_values(content):
     """Return the values of all points of both archives."""
     offsets = [struct.unpack_from("!3L", content, 16 + 12 * index) for index in range(2)]
-    points = [struct.unpack_from("!Ld", content, offset + 12 * index) for offset, _seconds, number in offsets for index in range(number)]
-    return {value for when, value in points if when}
+    points = [struct.iter_unpack("!Ld", content[offset : offset + 12 * number]) for offset, _seconds, number in offsets]
+    return {value for archive in points for when, value in archive if when}
 
 
 def test_no_copy_is_torn_by_a_writer(rewritten, tmp_path):
-    seen = [known_values(copies(tmp_path / "whisper")[0]["whisper/busy.wsp"][1]) for _time in range(150)]
+    seen = [known_values(copies(tmp_path / "whisper")[0]["whisper/busy.wsp"][1]) for _time in range(50)]
     assert {len(values) for values in seen} == {1}
     assert len(set.union(*seen)) > 10  # the writer wrote meanwhile
 
@@ -331,7 +334,7 @@ class Host:
         return self.run_module("graphite_backup", *flags, configuration=[str(self.key)], **{**self.arguments, **arguments})
 
     def restore(self, *flags, **arguments):
-        return self.run_module("graphite_restore", *flags, secret_key_file=str(self.key), **{**self.arguments, **arguments})
+        return self.run_module("graphite_restore", *flags, **{**self.arguments, **arguments})
 
     def borg(self, *arguments):
         environment = {**os.environ, "BORG_BASE_DIR": str(self.backups / "borg")}
@@ -377,18 +380,31 @@ def children(parent, word):
     return [int(number) for number in found.split()]
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory, run_module):
-    """Return a database that the modules have made once; tests take copies."""
-    return Host(tmp_path_factory.mktemp("database"), run_module, None).database
+@pytest.fixture(scope="session")
+def made(made_once, run_module):
+    """Return a host that the modules have made once, with one backup; tests take copies."""
+
+    def make(top):
+        host = Host(top, run_module, series_below(top / "whisper"))
+        now = int(time.time())
+        for number in range(5):
+            host.tree(f"app.{number}", [(now - 600 + second, second * number) for second in range(500)])
+        (top / "archive").write_text(host.back_up()["archive"])
+
+    return made_once("backed-up-host", make)
 
 
 @pytest.fixture
-def host(tmp_path, run_module, tree, database):
-    now = int(time.time())
-    for number in range(5):
-        tree(f"app.{number}", [(now - 600 + second, second * number) for second in range(500)])
-    return Host(tmp_path, run_module, tree, database)
+def host(tmp_path, run_module, tree, made):
+    shutil.copytree(made / "whisper", tmp_path / "whisper", dirs_exist_ok=True)
+    return Host(tmp_path, run_module, tree, made / "data" / "graphite.db")
+
+
+@pytest.fixture
+def backed_up(host, made):
+    """Return the host and the name of its backup."""
+    shutil.copytree(made / "backups", host.backups)
+    return host, (made / "archive").read_text()
 
 
 def test_what_was_there_comes_back(host):
@@ -402,10 +418,10 @@ def test_what_was_there_comes_back(host):
     shutil.rmtree(host.whisper)
     host.database.unlink()
     host.key.write_text("new key\n")
-    checked = host.restore("--check")
+    checked = host.restore("--check", secret_key_file=str(host.key))
     assert checked["changed"]
     assert not host.whisper.exists()
-    result = host.restore()
+    result = host.restore(secret_key_file=str(host.key))
     assert result["archive"] == first["archive"]
     assert host.contents() == before
     assert host.sql("SELECT username FROM auth_user") == [("alice",)]
@@ -415,8 +431,8 @@ def test_what_was_there_comes_back(host):
     assert not (host.root / ".graphite-restore").exists()
 
 
-def test_newer_data_is_refused_and_set_aside_if_told(host):
-    host.back_up()
+def test_newer_data_is_refused_and_set_aside_if_told(backed_up):
+    host, _archive = backed_up
     before = host.contents()
     time.sleep(1.1)
     now = int(time.time())
@@ -437,8 +453,8 @@ def test_newer_data_is_refused_and_set_aside_if_told(host):
         assert ("bob",) in aside.execute("SELECT username FROM auth_user").fetchall()
 
 
-def test_what_the_inventory_brings_is_not_newer(host):
-    host.back_up()
+def test_what_the_inventory_brings_is_not_newer(backed_up):
+    host, _archive = backed_up
     time.sleep(1.1)
     host.user("bob")
     host.tree("stats.statsd.x", [(int(time.time()), 1)])
@@ -446,12 +462,11 @@ def test_what_the_inventory_brings_is_not_newer(host):
     assert host.restore("--check", expected_users=["bob"], own_series=[r"^stats\."])["newer"] == []
 
 
-def test_a_killed_backup_is_none_and_the_next_one_goes_on(host):
-    whole = host.back_up()["archive"]
+def test_a_killed_backup_is_none_and_the_next_one_goes_on(backed_up):
+    host, whole = backed_up
     now = int(time.time())
-    archives = ((1, 200_000),)
     for number in range(60):
-        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(2000)], archives)
+        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(500)], ((1, 100_000),))
     with host.running("graphite_backup", host.imports) as process:
         (borg,) = children(process.pid, "import-tar")
         os.kill(borg, signal.SIGSTOP)  # or it would end in order when its data does
@@ -470,7 +485,7 @@ def test_a_killed_backup_is_none_and_the_next_one_goes_on(host):
 def test_a_killed_restore_leaves_what_was_there_and_the_next_one_goes_on(host):
     now = int(time.time())
     for number in range(60):
-        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(2000)], ((1, 200_000),))
+        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(500)], ((1, 100_000),))
     host.back_up()
     before = host.contents()
     shutil.rmtree(host.whisper / "many")
@@ -504,7 +519,7 @@ def test_a_database_of_a_newer_release_is_not_taken(host):
 def test_two_runs_do_not_meet(host):
     now = int(time.time())
     for number in range(60):
-        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(2000)], ((1, 200_000),))
+        host.tree(f"many.{number}", [(now - second, number * second / 7) for second in range(500)], ((1, 100_000),))
     with host.running("graphite_backup", host.imports) as process:
         # However long the second run takes to begin.
         process.send_signal(signal.SIGSTOP)
@@ -513,11 +528,12 @@ def test_two_runs_do_not_meet(host):
         assert process.wait(timeout=60) == 0
 
 
-def test_old_backups_go(host):
-    made = []
-    for _time in range(3):
-        made.append(host.back_up(keep={"last": 2})["archive"])
+def test_old_backups_go(backed_up):
+    host, first = backed_up
+    made = [first]
+    for _time in range(2):
         time.sleep(1.1)
+        made.append(host.back_up(keep={"last": 2})["archive"])
     assert host.names() == made[1:]
     assert "backup of elsewhere" in host.restore(host="elsewhere")["msg"]
     assert made[1] in host.restore(archive="nowhere-2026-01-01T00:00:00")["msg"]
@@ -531,13 +547,13 @@ def test_a_passphrase_encrypts(host):
     assert host.restore(passphrase="first-word")["aside"]["database"]
 
 
-def test_a_passphrase_for_open_backups_is_refused(host):
-    host.back_up()
+def test_a_passphrase_for_open_backups_is_refused(backed_up):
+    host, _archive = backed_up
     assert "was made without one" in host.back_up(passphrase="first-word")["msg"]
 
 
-def test_a_damaged_database_is_not_taken_for_a_backup(host):
-    whole = host.back_up()["archive"]
+def test_a_damaged_database_is_not_taken_for_a_backup(backed_up):
+    host, whole = backed_up
     content = bytearray(host.database.read_bytes())
     content[4096:] = os.urandom(len(content) - 4096)
     host.database.write_bytes(content)
@@ -554,8 +570,8 @@ def test_check_mode_makes_nothing(host):
     assert "does not exist" in host.restore()["msg"] or "No such file" in host.restore()["msg"]
 
 
-def test_a_repository_that_another_host_uses_is_left_alone(host):
-    host.back_up()
+def test_a_repository_that_another_host_uses_is_left_alone(backed_up):
+    host, _archive = backed_up
     lock = host.backups / "repository" / "lock.exclusive"
     lock.mkdir()
     (lock / "elsewhere.example.org@12345.67-0").touch()
@@ -564,8 +580,8 @@ def test_a_repository_that_another_host_uses_is_left_alone(host):
     assert (lock / "elsewhere.example.org@12345.67-0").exists()
 
 
-def test_a_lock_that_a_killed_run_has_left_in_the_cache_alone_is_removed(host):
-    host.back_up()
+def test_a_lock_that_a_killed_run_has_left_in_the_cache_alone_is_removed(backed_up):
+    host, _archive = backed_up
     (config,) = (host.backups / "borg" / ".cache" / "borg").glob("*/config")
     lock = config.with_name("lock.exclusive")
     lock.mkdir()
@@ -584,8 +600,8 @@ def test_names_that_look_unfinished_and_paths_that_are_no_text(host):
     assert {first["archive"], second["archive"]} <= set(host.names())
 
 
-def test_a_disk_that_takes_a_part_of_the_tree_leaves_the_one_that_was_there(host, file_system):
-    host.back_up()
+def test_a_disk_that_takes_a_part_of_the_tree_leaves_the_one_that_was_there(backed_up, file_system):
+    host, _archive = backed_up
     before = host.contents()
     data = file_system(host.root / "data", "size=64m,nr_inodes=9")
     target = data / "whisper"

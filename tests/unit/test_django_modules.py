@@ -140,20 +140,24 @@ def project(tmp_path, run_module):
     return Project(tmp_path, run_module)
 
 
-@pytest.fixture(scope="module")
-def migrated_database(tmp_path_factory, run_module):
+@pytest.fixture(scope="session")
+def migrated_database(made_once, run_module):
     """Return a database with all tables, which the modules have made once; tests take copies."""
-    project = Project(tmp_path_factory.mktemp("migrated"), run_module)
-    assert project.module("graphite_migrate")["changed"]
-    return project.database
+
+    def make(directory):
+        assert Project(directory, run_module).module("graphite_migrate")["changed"]
+
+    return made_once("migrated-project", make) / "data" / "project.db"
 
 
-@pytest.fixture(scope="module")
-def database_with_a_user(tmp_path_factory, run_module, migrated_database):
-    project = Project(tmp_path_factory.mktemp("moving"), run_module)
-    shutil.copyfile(migrated_database, project.database)
-    assert project.module("graphite_user", name="alice", password="first-word")["changed"]
-    return project.database
+@pytest.fixture(scope="session")
+def database_with_a_user(made_once, run_module, migrated_database):
+    def make(directory):
+        project = Project(directory, run_module)
+        shutil.copyfile(migrated_database, project.database)
+        assert project.module("graphite_user", name="alice", password="first-word")["changed"]
+
+    return made_once("project-with-a-user", make) / "data" / "project.db"
 
 
 @pytest.fixture
