@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What carbon cannot take on its own ports is lost by itself, logged and counted; the lines around it are stored."""
+"""Carbon stores what arrives at its ports: what it cannot take is lost by itself, logged and counted, and nothing is lost at a stop."""
 
 from __future__ import annotations
 
@@ -17,6 +17,36 @@ for packet in ast.literal_eval(sys.argv[2]):
     with socket.socket(socket.AF_INET, {"tcp": 1, "udp": 2}[sys.argv[1]]) as sender:
         sender.connect(("127.0.0.1", int(sys.argv[3])))
         sender.sendall(packet)
+"""
+# Ends its connection when carbon does, and connects again.
+SEND_DURING_A_RESTART = """
+import select, socket, subprocess, sys, threading, time
+
+name, (begin, seconds, points, series) = sys.argv[1], map(float, sys.argv[2:])
+
+def connect():
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", 12003))
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+
+connection = connect()
+restart = threading.Timer(max(0.15, seconds / 2), subprocess.run, [["systemctl", "restart", "carbon-cache@under-test"]])
+restart.start()
+sent, start = 0, time.monotonic()
+while sent < points:
+    if select.select([connection], [], [], 0)[0]:
+        connection.close()
+        connection = connect()
+    last = int(min(points, sent + 100))
+    lines = [f"{name}.{number % int(series)} 1 {int(begin) + number // int(series) * 10}" for number in range(sent, last)]
+    connection.sendall("".join(line + chr(10) for line in lines).encode())
+    sent = last
+    time.sleep(max(0, start + seconds * sent / points - time.monotonic()))
+connection.shutdown(socket.SHUT_WR)
+connection.recv(1)
+restart.join()
 """
 # A line for each reason, and what is logged. NAME is that of a series that has good points as well.
 REFUSED = [
@@ -139,6 +169,22 @@ def test_a_sender_of_bad_lines_does_not_fill_the_log_and_all_are_counted(now, se
     assert logged().count("ot stored") == 11
     counter = "removeEmptySeries(load_test.agents.*.invalidPoints)"
     wait_until(lambda: [max(values(series)) for series in render(counter)] == [1000], message="the lines are not counted")
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "points", "series"),
+    [("asleep", 0, 100, 10), ("asleep_again", 0, 100, 10), ("busy", 3, 6000, 30), ("behind", 0, 30000, 150)],
+)
+def test_nothing_that_has_arrived_is_lost_at_a_stop(state, seconds, points, series, now, run_python, render, wait_until, other_instance):
+    other_instance()
+    begin = now // 10 * 10 - 2400
+    name = f"stats.stop_{state}_{now}"
+    run_python(SEND_DURING_A_RESTART, name, *map(str, (begin, seconds, points, series)))
+
+    def stored():
+        return sum(len(values(found)) for found in render(f"{name}.*", **{"from": begin - 10, "until": now + 10}))
+
+    wait_until(lambda: stored() == points, timeout=60, message=f"not all of {points} points are stored")
 
 
 def test_a_carbon_of_other_parts_starts_unguarded_and_says_so(host, send_to_carbon, now, logged, render, wait_until, other_instance):

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Leaves out a point that carbon cannot store, and no other; logs the point, and counts it in carbon.agents.*.invalidPoints.
+"""Lets carbon store every point that it can: between those that it cannot, and when it ends.
+
+A point that carbon cannot store is left out, and no other. The point is logged, and counted in carbon.agents.*.invalidPoints.
 
 Carbon alone decodes a line where it catches no errors, so that a byte that is not UTF-8 or an infinite time ends the connection, as
 does a line that is too long. The lines after it are then lost. Of a datagram, everything after 8192 bytes is lost. An infinite value
 is stored, and graphite-web answers with invalid JSON. A time that is too large for a whisper file loses the other points of its series
 that wait to be written. An object that carbon does not expect in a pickle ends the connection as well.
+
+Carbon alone closes its ports and connections at its stop with what they have received, and its writer ends while it sleeps, without what
+has arrived meanwhile. Here, connections are closed as TCP does it: carbon ends its side, and reads until the sender ends the other one.
 
 Python loads this file at the start of carbon-cache, whose unit has its directory in PYTHONPATH. Carbon starts without it as well.
 
@@ -25,6 +30,9 @@ LONGEST_LINE = 16384
 # Twisted cuts at 8192 bytes.
 LARGEST_DATAGRAM = 65536
 LONGEST_SHOWN = 200
+# At its stop, carbon reads until nothing has arrived for so many seconds, and at most so long from a sender that does not end.
+QUIET = 0.25
+LONGEST_STOP = 5
 MOST_LOGGED_IN_A_MINUTE = 10
 
 
@@ -142,6 +150,7 @@ def _guard():
         record_one("invalidPoints", invalid)
 
     replacements = (
+        *_for_the_stop(),
         (MetricReceiver, "metricReceived", metric_received),
         (MetricLineReceiver, "dataReceived", data_received),
         (MetricLineReceiver, "lineReceived", line_received),
@@ -157,6 +166,49 @@ def _guard():
     MetricLineReceiver.unfinished = b""
     for owner, name, replacement in replacements:
         setattr(owner, name, replacement)
+
+
+def _for_the_stop():
+    """Return what is replaced so that nothing is lost that has arrived."""
+    from carbon import instrumentation, log, protocols, state, writer
+    from carbon.cache import MetricCache
+    from twisted.internet import defer, reactor, task
+
+    stop_service, write_forever, counts = protocols.CarbonService.stopService, writer.writeForever, instrumentation.stats
+
+    def stop(service):
+        # What the kernel has taken: connections, each with its first lines, or datagrams.
+        service._port.doRead()
+        stop_service(service)
+        receivers = [receiver for receiver in state.connectedMetricReceiverProtocols if hasattr(receiver.transport, "loseWriteConnection")]
+        for receiver in receivers:
+            receiver.transport.loseWriteConnection()
+        return _until_quiet(receivers) if receivers else None
+
+    @defer.inlineCallbacks
+    def _until_quiet(receivers):
+        received, quiet = None, 0.0
+        end = time.monotonic() + LONGEST_STOP
+        while quiet < QUIET and time.monotonic() < end and state.connectedMetricReceiverProtocols.intersection(receivers):
+            yield task.deferLater(reactor, QUIET / 5, lambda: None)
+            # Receivers are paused while the cache is full, and go on when the writer has made room.
+            if state.metricReceiversPaused:
+                end = time.monotonic() + LONGEST_STOP
+            quiet = 0.0 if received != counts.get("metricsReceived") else quiet + QUIET / 5
+            received = counts.get("metricsReceived")
+
+    def write():
+        write_forever()
+        cache, left = MetricCache(), None
+        # An error ends the writer's loop after it has taken one series from the cache.
+        while cache and len(cache) != left:
+            left = len(cache)
+            try:
+                writer.writeCachedDataPoints()
+            except Exception:
+                log.err()
+
+    return (protocols.CarbonService, "stopService", stop), (writer, "writeForever", write)
 
 
 def _guarded(make_service):
