@@ -55,10 +55,15 @@ def noise(chance):
     return b"".join(mutated(line_of(chance), chance) + chance.choice(SEPARATORS).encode() for _number in range(chance.randrange(1, 8)))
 
 
-def is_queued(port):
-    """Tell whether packets wait at a UDP port of 127.0.0.1 (proc_net_udp(5))."""
-    lines = [line.split() for line in RECEIVE_QUEUES.read_text().splitlines()]
-    return any(line[1] == f"0100007F:{port:04X}" and not line[4].endswith(":00000000") for line in lines)
+def has_read_all(port, timeout):
+    """Wait until no packet is left in the queue of a UDP port of 127.0.0.1, or nobody listens there (proc_net_udp(5))."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        lines = [line.split() for line in RECEIVE_QUEUES.read_text().splitlines()]
+        if all(line[1] != f"0100007F:{port:04X}" or line[4].endswith(":00000000") for line in lines):
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def test_no_bytes_end_the_process_and_valid_lines_count_exactly(statsd):
@@ -75,8 +80,7 @@ def test_no_bytes_end_the_process_and_valid_lines_count_exactly(statsd):
                     packet = b"fuzz.valid:1|c\n" + packet + b"\nfuzz.valid:1|c|@0.5"
                     valid += 3
                 packets.append(packet)
-            while is_queued(one.port):
-                time.sleep(0.001)
+            assert has_read_all(one.port, timeout=30), f"seed {SEED}, after {sent} packets: {one.log.read_text()[-2000:]}"
             with suppress(ConnectionRefusedError):  # it has just ended
                 for packet in packets:
                     sender.send(packet)
