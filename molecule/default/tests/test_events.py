@@ -60,7 +60,7 @@ def test_statsd_shows_what_it_holds_and_forgets_it(run_module, statsd_send, wait
     """A flush forgets it, too: what is sent, read and deleted has to be so between two flushes."""
 
     def proof():
-        # A flush is every ten seconds; on a busy machine, what follows takes most of them.
+        # StatsD flushes every ten seconds. On a busy machine, the steps below take most of that time.
         time.sleep(10 - run_module("statsd_info", gather_subset=["stats"])["stats"]["graphite"]["last_flush"] % 10)
         statsd_send("operator.shop.requests:5|c\noperator.queue:17.5|g", *["\n".join(["operator.shop.latency:320|ms"] * 50)] * 3)
         held = run_module("statsd_info")

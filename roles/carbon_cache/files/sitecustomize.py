@@ -9,8 +9,8 @@ does a line that is too long. The lines after it are then lost. Of a datagram, e
 is stored, and graphite-web answers with invalid JSON. A time that is too large for a whisper file loses the other points of its series
 that wait to be written. An object that carbon does not expect in a pickle ends the connection as well.
 
-Carbon alone closes its ports and connections at its stop with what they have received, and its writer ends while it sleeps, without what
-has arrived meanwhile. Here, connections are closed as TCP does it: carbon ends its side, and reads until the sender ends the other one.
+At its stop, carbon alone drops what has arrived at its ports and connections and is not read yet. Its writer may be asleep, and ends
+without writing what arrives meanwhile. Here, carbon ends its own side of each connection, and reads until the sender ends the other one.
 
 Python loads this file at the start of carbon-cache, whose unit has its directory in PYTHONPATH. Carbon starts without it as well.
 
@@ -30,7 +30,7 @@ LONGEST_LINE = 16384
 # Twisted cuts at 8192 bytes.
 LARGEST_DATAGRAM = 65536
 LONGEST_SHOWN = 200
-# At its stop, carbon reads until nothing has arrived for so many seconds, and at most so long from a sender that does not end.
+# In seconds. At its stop, carbon reads until nothing has arrived for QUIET, and for no longer than LONGEST_STOP.
 QUIET = 0.25
 LONGEST_STOP = 5
 MOST_LOGGED_IN_A_MINUTE = 10
