@@ -18,11 +18,11 @@ for packet in ast.literal_eval(sys.argv[2]):
         sender.connect(("127.0.0.1", int(sys.argv[3])))
         sender.sendall(packet)
 """
-# Ends its connection when carbon does, and connects again.
+# Ends its connection when carbon does, and connects again. A sender that does not look sends line by line, and each anew that fails.
 SEND_DURING_A_RESTART = """
 import select, socket, subprocess, sys, threading, time
 
-name, (begin, seconds, points, series) = sys.argv[1], map(float, sys.argv[2:])
+name, looks, (begin, seconds, points, series) = sys.argv[1], sys.argv[2] == "looks", map(float, sys.argv[3:])
 
 def connect():
     while True:
@@ -36,12 +36,16 @@ restart = threading.Timer(max(0.15, seconds / 2), subprocess.run, [["systemctl",
 restart.start()
 sent, start = 0, time.monotonic()
 while sent < points:
-    if select.select([connection], [], [], 0)[0]:
+    if looks and select.select([connection], [], [], 0)[0]:
         connection.close()
         connection = connect()
-    last = int(min(points, sent + 100))
+    last = int(min(points, sent + (100 if looks else 1)))
     lines = [f"{name}.{number % int(series)} 1 {int(begin) + number // int(series) * 10}" for number in range(sent, last)]
-    connection.sendall("".join(line + chr(10) for line in lines).encode())
+    try:
+        connection.sendall("".join(line + chr(10) for line in lines).encode())
+    except ConnectionError:
+        connection = connect()
+        continue
     sent = last
     time.sleep(max(0, start + seconds * sent / points - time.monotonic()))
 connection.shutdown(socket.SHUT_WR)
@@ -173,13 +177,21 @@ def test_a_sender_of_bad_lines_does_not_fill_the_log_and_all_are_counted(now, se
 
 @pytest.mark.parametrize(
     ("state", "seconds", "points", "series"),
-    [("asleep", 0, 100, 10), ("asleep_again", 0, 100, 10), ("busy", 3, 6000, 30), ("behind", 0, 30000, 150)],
+    [
+        ("asleep", 0, 100, 10),
+        ("asleep_again", 0, 100, 10),
+        ("busy", 3, 6000, 30),
+        ("behind", 0, 30000, 150),
+        ("sent_blindly", 3, 3000, 30),
+        ("sent_blindly_at_its_most", 1, 20000, 100),
+    ],
 )
 def test_nothing_that_has_arrived_is_lost_at_a_stop(state, seconds, points, series, now, run_python, render, wait_until, other_instance):
     other_instance()
     begin = now // 10 * 10 - 2400
     name = f"stats.stop_{state}_{now}"
-    run_python(SEND_DURING_A_RESTART, name, *map(str, (begin, seconds, points, series)))
+    sender = "looks" if "blindly" not in state else "does not look"
+    run_python(SEND_DURING_A_RESTART, name, sender, *map(str, (begin, seconds, points, series)))
 
     def stored():
         return sum(len(values(found)) for found in render(f"{name}.*", **{"from": begin - 10, "until": now + 10}))

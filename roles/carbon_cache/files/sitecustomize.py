@@ -10,7 +10,8 @@ is stored, and graphite-web answers with invalid JSON. A time that is too large 
 that wait to be written. An object that carbon does not expect in a pickle ends the connection as well.
 
 At its stop, carbon alone drops what has arrived at its ports and connections and is not read yet. Its writer may be asleep, and ends
-without writing what arrives meanwhile. Here, carbon ends its own side of each connection, and reads until the sender ends the other one.
+without writing what arrives meanwhile. Here, carbon ends its own side of each connection, and reads until the sender ends the other one. A
+sender that does not look, such as carbon-c-relay, is disconnected with a reset, because its next write would succeed otherwise.
 
 Python loads this file at the start of carbon-cache, whose unit has its directory in PYTHONPATH. Carbon starts without it as well.
 
@@ -20,7 +21,10 @@ metricstack.graphite.carbon_cache, which overwrites manual changes.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
+import struct
 import time
 
 from twisted.plugins.carbon_cache_plugin import CarbonCacheServiceMaker
@@ -172,7 +176,8 @@ def _for_the_stop():
     """Return what is replaced so that nothing is lost that has arrived."""
     from carbon import instrumentation, log, protocols, state, writer
     from carbon.cache import MetricCache
-    from twisted.internet import defer, reactor, task
+    from twisted.internet import defer, error, reactor, task
+    from twisted.python.failure import Failure
 
     stop_service, write_forever, counts = protocols.CarbonService.stopService, writer.writeForever, instrumentation.stats
 
@@ -196,6 +201,20 @@ def _for_the_stop():
                 end = time.monotonic() + LONGEST_STOP
             quiet = 0.0 if received != counts.get("metricsReceived") else quiet + QUIET / 5
             received = counts.get("metricsReceived")
+        for receiver in state.connectedMetricReceiverProtocols.intersection(receivers):
+            _reset(receiver)
+
+    def _reset(receiver):
+        connection, data = receiver.transport.getHandle(), []
+        receiver.transport.stopReading()
+        # Until nothing is left, and no longer: what arrives between the last read and the reset is lost.
+        with contextlib.suppress(OSError):
+            while data[-1:] != [b""]:
+                data.append(connection.recv(1 << 20))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        receiver.dataReceived(b"".join(data))
+        receiver.transport.connectionLost(Failure(error.ConnectionAborted()))
 
     def write():
         write_forever()
