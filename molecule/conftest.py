@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-UNITS = ("carbon-cache@a", "statsd", "apache2")
+UNITS = ("carbon-cache@a", "carbon-relay", "statsd", "apache2")
 # Of the user admin, in the inventory.
 PASSWORD = "correct horse 'battery' \"staple\""
 VENV = os.environ.get("MOLECULE_INSTALL_METHOD") == "venv"
@@ -174,7 +174,7 @@ def carbon_stopped(host, wait_until):
         assert host.run("systemctl stop carbon-cache@a").rc == 0
         yield
         assert host.run("systemctl start carbon-cache@a").rc == 0
-        wait_until(lambda: ":2003 " in host.run("ss -Hltn").stdout)
+        wait_until(lambda: ":2103 " in host.run("ss -Hltn").stdout)
 
     return stopped
 

@@ -13,9 +13,20 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.reten
     whisper_size,
 )
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
+    carbon_instances,
     config_value,
     prune_program,
 )
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command, relay_string
+
+
+def carbon_instances_of(instances: object, processors: int, is_behind_relay: bool = False) -> list[dict]:
+    if instances == "auto" and processors < 1:
+        raise AnsibleFilterError(
+            "carbon_cache_instances is auto, and the number of processors is not known. Let the play gather the facts of the host, or"
+            " give a number."
+        )
+    return carbon_instances(instances, processors, is_behind_relay)
 
 
 def carbon_retentions(text: str) -> str:
@@ -61,6 +72,9 @@ class FilterModule:
     def filters(self) -> dict:
         return {
             "carbon_config_value": config_value,
+            "carbon_instances": carbon_instances_of,
+            "carbon_relay_command": relay_command,
+            "carbon_relay_string": relay_string,
             "carbon_retentions": carbon_retentions,
             "whisper_prune_program": prune_program,
             "whisper_retention_report": whisper_retention_report,

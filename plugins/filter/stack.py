@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,9 @@ def _role_problems(variables: _HostVariables, view: _topology.HostView, host: st
             problems += _value_problems(variables, name, option, host)
             if name not in variables.refused:
                 values[name] = variables[name]
+    if role == "carbon_cache":
+        with suppress(_topology.RefusedValueError):
+            values["carbon_cache_instances"] = view.own_instances()
     if role == "apache_wsgi":
         values["apache_wsgi_sites"] = [*view.own_site(), *values["apache_wsgi_sites"]]
     found = _validation.rule_problems(role, values, set(variables.refused), RULES.get(role))
@@ -150,6 +154,13 @@ def hosts_of(groups: Mapping, *components: str) -> list[str]:
 def stack_topology(groups: Mapping, hostvars: Mapping, host: str) -> dict:
     try:
         return _topology.HostView(_inventory(groups, hostvars), host).topology()
+    except _topology.RefusedValueError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def stack_warnings(groups: Mapping, hostvars: Mapping, host: str) -> list[str]:
+    try:
+        return _topology.HostView(_inventory(groups, hostvars), host).warnings()
     except _topology.RefusedValueError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -202,5 +213,6 @@ class FilterModule:
             "hosts_of": hosts_of,
             "stack_problems": stack_problems,
             "stack_topology": stack_topology,
+            "stack_warnings": stack_warnings,
             "unknown_tags": unknown_tags,
         }

@@ -12,6 +12,7 @@ version_added: 2.0.0
 description:
   - Makes a small whisper file for each instance, sends one point to the instance by the line protocol, and checks that the instance
     has taken the point. graphite-web shows the point at once, from the cache or from the file.
+  - The same for a relay in front of them, of whose point one of the instances must take care.
   - With V(absent), waits until each instance has written its point, fails if one takes points and does not store them, and removes
     the files. A busy instance may hold the point for longer than O(timeout); then its file stays for the next run, with a warning.
 author:
@@ -41,6 +42,23 @@ options:
       - Address on which the instances listen, as the host itself reaches them.
     type: str
     default: 127.0.0.1
+  line_receiver_address:
+    description:
+      - Address on which the instances receive points, if it is another one.
+    type: str
+  relay:
+    description:
+      - The relay that sends to the instances. If left out, there is none.
+    type: dict
+    suboptions:
+      address:
+        description: Address on which it receives points, as the host itself reaches it.
+        type: str
+        required: true
+      port:
+        description: TCP port on which it receives points.
+        type: int
+        required: true
   directory:
     description:
       - Top of the whisper tree.
@@ -102,7 +120,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 series:
-  description: Names of the series, one for each instance.
+  description: Names of the series, one for each instance, and one for the relay.
   returned: success
   type: list
   elements: str
@@ -122,6 +140,7 @@ import re
 import socket
 import struct
 import time
+from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.link import CarbonLink, CarbonLinkError
@@ -140,73 +159,101 @@ class LateError(ProbeError):
     """An instance that answers has not done what it was asked for in time."""
 
 
+class Receiver(NamedTuple):
+    """What a point is sent to: an instance, or the relay, whose points any instance may have."""
+
+    name: str
+    unit: str
+    address: tuple[str, int]
+    # Of the instances that are asked for the point.
+    query_ports: tuple[int, ...]
+
+
+def receivers_of(parameters: dict) -> list[Receiver]:
+    """Return everything that a point is sent to."""
+    instances, relay = parameters["instances"], parameters["relay"]
+    address = parameters["line_receiver_address"] or parameters["address"]
+    receivers = [
+        Receiver(
+            instance["name"],
+            f"carbon-cache@{instance['name']}",
+            (address, instance["line_receiver_port"]),
+            (instance["cache_query_port"],),
+        )
+        for instance in instances
+    ]
+    if relay:
+        ports = tuple(instance["cache_query_port"] for instance in instances)
+        receivers.append(Receiver("carbon_relay", "carbon-relay", (relay["address"], relay["port"]), ports))
+    return receivers
+
+
 class Probe:
     """The probe's series on one host. Links in the tree are not followed."""
 
     def __init__(self, parameters: dict) -> None:
         self._parameters = parameters
-        self._instances = parameters["instances"]
+        self.receivers = receivers_of(parameters)
         self.warnings: list[str] = []
 
-    def metric(self, instance: dict) -> str:
-        return f"{self._parameters['name']}.{instance['name']}"
+    def metric(self, receiver: Receiver) -> str:
+        return f"{self._parameters['name']}.{receiver.name}"
 
     def send(self, value: float) -> None:
         account = pwd.getpwnam(self._parameters["user"])
         with self._directory(make_for=account) as directory:
-            for instance in self._instances:
+            for receiver in self.receivers:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-                file = os.open(f"{instance['name']}.wsp", flags, 0o640, dir_fd=directory)
+                file = os.open(f"{receiver.name}.wsp", flags, 0o640, dir_fd=directory)
                 with os.fdopen(file, "wb") as stream:
                     os.fchown(stream.fileno(), account.pw_uid, account.pw_gid)
                     stream.write(HEADER + bytes(12 * POINTS))
-                self._send_point(instance, value)
-                self._wait(instance, lambda cached, file=instance: bool(cached) or self._is_stored(directory, file, value), "has not taken")
+                self._send_point(receiver, value)
+                self._wait(receiver, lambda cached, file=receiver: bool(cached) or self._is_stored(directory, file, value), "has not taken")
 
     def remove(self) -> list[str]:
         """Remove the files, and return a message for each instance that has not stored its point."""
         problems: list[str] = []
         try:
             with self._directory() as directory:
-                for instance in self._instances:
+                for receiver in self.receivers:
                     try:
-                        problems += self._remove_file(directory, instance)
+                        problems += self._remove_file(directory, receiver)
                     except ProbeError as error:
                         problems.append(str(error))
                         # An instance that does not answer would not make the file anew either.
                         with contextlib.suppress(FileNotFoundError):
-                            os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
+                            os.unlink(f"{receiver.name}.wsp", dir_fd=directory)
         except FileNotFoundError:
             return []
         with contextlib.suppress(OSError):  # other files may be in the directory
             os.rmdir(self._path)
         return problems
 
-    def _remove_file(self, directory: int, instance: dict) -> list[str]:
-        name = f"carbon-cache@{instance['name']}"
+    def _remove_file(self, directory: int, receiver: Receiver) -> list[str]:
         is_cached = True
         problems = []
 
         def is_over(cached: dict) -> bool:
             nonlocal is_cached
             is_cached = bool(cached)
-            return not is_cached and self._is_stored(directory, instance)
+            return not is_cached and self._is_stored(directory, receiver)
 
         try:
-            self._wait(instance, is_over, "has not written")
+            self._wait(receiver, is_over, "has not written")
         except LateError as error:
             if is_cached:
-                self.warnings.append(f"{error}. The file stays until the next run, because {name} would make it anew.")
+                self.warnings.append(f"{error}. The file stays until the next run, because {receiver.unit} would make it anew.")
                 return []
             problems = [
-                f"The point of {self.metric(instance)} that {name} was sent is neither in its cache nor in"
-                f" {self._path}/{instance['name']}.wsp: points are lost. Check that the unit sees {self._parameters['directory']}"
-                f" (carbon_cache_whisper_directory) and may write there; see journalctl --unit {name}."
+                f"The point of {self.metric(receiver)} that {receiver.unit} was sent is neither in its cache nor in"
+                f" {self._path}/{receiver.name}.wsp: points are lost. Check that the unit sees {self._parameters['directory']}"
+                f" (carbon_cache_whisper_directory) and may write there; see journalctl --unit {receiver.unit}."
             ]
         except FileNotFoundError:
             return []
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{instance['name']}.wsp", dir_fd=directory)
+            os.unlink(f"{receiver.name}.wsp", dir_fd=directory)
         return problems
 
     @property
@@ -231,37 +278,36 @@ class Probe:
         finally:
             os.close(top)
 
-    def _send_point(self, instance: dict, value: float) -> None:
-        address = (self._parameters["address"], instance["line_receiver_port"])
+    def _send_point(self, receiver: Receiver, value: float) -> None:
+        host, port = receiver.address
         try:
-            with socket.create_connection(address, timeout=self._parameters["timeout"]) as connection:
-                connection.sendall(f"{self.metric(instance)} {value} {int(time.time())}\n".encode())
+            with socket.create_connection(receiver.address, timeout=self._parameters["timeout"]) as connection:
+                connection.sendall(f"{self.metric(receiver)} {value} {int(time.time())}\n".encode())
         except OSError as error:
-            name = f"carbon-cache@{instance['name']}"
-            raise ProbeError(f"{name} does not receive points on TCP port {address[1]} of {address[0]}: {error}") from error
+            raise ProbeError(f"{receiver.unit} does not receive points on TCP port {port} of {host}: {error}") from error
 
-    def _is_stored(self, directory: int, instance: dict, value: float | None = None) -> bool:
+    def _is_stored(self, directory: int, receiver: Receiver, value: float | None = None) -> bool:
         """Tell whether the file has a point with ``value``, or any point."""
-        with os.fdopen(os.open(f"{instance['name']}.wsp", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb") as stream:
+        with os.fdopen(os.open(f"{receiver.name}.wsp", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb") as stream:
             stream.seek(len(HEADER))
             return any(stored == value or (value is None and time) for time, stored in struct.iter_unpack("!Ld", stream.read(12 * POINTS)))
 
-    def _wait(self, instance: dict, is_over, complaint: str) -> None:
-        link = CarbonLink(self._parameters["address"], instance["cache_query_port"], self._parameters["timeout"])
-        metric = self.metric(instance)
-        deadline = time.monotonic() + self._parameters["timeout"]
+    def _wait(self, receiver: Receiver, is_over, complaint: str) -> None:
+        timeout, metric = self._parameters["timeout"], self.metric(receiver)
+        links = [CarbonLink(self._parameters["address"], port, timeout) for port in receiver.query_ports]
+        deadline = time.monotonic() + timeout
         try:
-            while not is_over(link.cached([metric])):
+            while not is_over({key: points for link in links for key, points in link.cached([metric]).items()}):
                 if time.monotonic() > deadline:
                     raise LateError(
-                        f"carbon-cache@{instance['name']} {complaint} the point of {metric} after {self._parameters['timeout']} s."
-                        f" See journalctl --unit carbon-cache@{instance['name']}"
+                        f"{receiver.unit} {complaint} the point of {metric} after {timeout} s. See journalctl --unit {receiver.unit}"
                     )
                 time.sleep(0.1)
         except CarbonLinkError as error:
-            raise ProbeError(f"carbon-cache@{instance['name']} does not answer on its cache query port: {error}") from error
+            raise ProbeError(f"{receiver.unit} does not answer on its cache query port: {error}") from error
         finally:
-            link.close()
+            for link in links:
+                link.close()
 
 
 def main() -> None:
@@ -278,6 +324,11 @@ def main() -> None:
                 },
             },
             "address": {"type": "str", "default": "127.0.0.1"},
+            "line_receiver_address": {"type": "str"},
+            "relay": {
+                "type": "dict",
+                "options": {"address": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
+            },
             "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
             "name": {"type": "str", "default": "metricstack_probe"},
             "user": {"type": "str", "default": "_graphite"},
@@ -305,7 +356,7 @@ def main() -> None:
         module.fail_json(msg=f"The probe cannot be written to {module.params['directory']} (carbon_cache_whisper_directory): {error}")
     for warning in probe.warnings:
         module.warn(warning)
-    series = [probe.metric(instance) for instance in module.params["instances"]]
+    series = [probe.metric(receiver) for receiver in probe.receivers]
     module.exit_json(changed=False, series=series, **({"value": value} if module.params["state"] == "present" else {}))
 
 

@@ -69,6 +69,18 @@ options:
         description: First part of the names of carbon's metrics about itself, C(CARBON_METRIC_PREFIX).
         type: str
         default: carbon
+      relay:
+        description: The relay on this host, whose series are in the tree. If left out, there is none.
+        type: dict
+        suboptions:
+          statistics_prefix:
+            description: How the names of its series begin; C(\.1) stands for the name of the host.
+            type: str
+            default: carbon.relays.\.1
+          queue_size:
+            description: Number of points that wait for each destination.
+            type: int
+            default: 1000000
       statsd:
         description: Each StatsD whose series are in the tree.
         type: list
@@ -171,6 +183,9 @@ options:
       - inodes
       - invalid_points
       - job_failed
+      - relay_discards
+      - relay_drops
+      - relay_queue_fills
       - statsd_exception
       - statsd_flush
       - statsd_health
@@ -291,6 +306,9 @@ CHECKS = [
     "inodes",
     "invalid_points",
     "job_failed",
+    "relay_discards",
+    "relay_drops",
+    "relay_queue_fills",
     "statsd_exception",
     "statsd_flush",
     "statsd_health",
@@ -323,6 +341,13 @@ CARBON = {
     "whisper_directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
     "conf_directory": {"type": "path", "default": "/etc/carbon"},
     "metric_prefix": {"type": "str", "default": "carbon"},
+    "relay": {
+        "type": "dict",
+        "options": {
+            "statistics_prefix": {"type": "str", "default": r"carbon.relays.\.1"},
+            "queue_size": {"type": "int", "default": 1000000},
+        },
+    },
     "statsd": {"type": "list", "elements": "dict", "default": [], "options": STATSD_SERIES},
 }
 STATSD = {

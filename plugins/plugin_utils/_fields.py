@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""What single variables may hold: ports, addresses, directories, counts. This file is private to the collection."""
+"""What single variables may hold, and mean: ports, addresses, directories, counts. This file is private to the collection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ import re
 _OF_THE_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr")
 # Each with what belongs to other services.
 _SHARED = tuple(f"/var/{name}" for name in ("backups", "cache", "lib", "local", "log", "mail", "opt", "spool", "www"))
+
+_WILDCARDS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def connect_address(address: object) -> str:
+    """Return the address at which a listener on ``address`` is reached from its own host: that of loopback for a wildcard."""
+    return _WILDCARDS.get(str(address), str(address))
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address leads to the host itself."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False  # a name, which only the host can resolve
 
 
 def port_problem(name: str, value: object) -> str | None:

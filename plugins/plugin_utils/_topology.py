@@ -8,7 +8,6 @@ evaluates a template. This file is private to the collection.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +17,12 @@ from typing import Any, NamedTuple
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import connect_address, is_loopback
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
+    INSTANCE_NAMES,
+    carbon_instances,
+    instance_problems,
+)
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_listeners, statsd_series
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
@@ -43,6 +48,8 @@ class Component(NamedTuple):
     target: tuple[str, str] | None = None
     # Whether site.yml installs the component.
     in_stack: bool = True
+    # The component on whose hosts this one is, unless the inventory has its group.
+    beside: str | None = None
 
 
 # In the order in which a point passes through them: each sends to the next one that the inventory has.
@@ -59,11 +66,10 @@ CHAIN = (
         (Socket("udp", "statsd_address", "statsd_port"), Socket("tcp", "statsd_management_address", "statsd_management_port")),
         ("statsd_graphite_host", "statsd_graphite_port"),
     ),
+    Component("carbon_relay", ("carbon_relay",), (Socket("tcp", "carbon_relay_address", "carbon_relay_port"),), beside="carbon"),
     Component("carbon", ("carbon_cache",)),
 )
 COMPONENTS = {component.name: component for component in (*CHAIN, Component("graphite_web", ("graphite_web", "apache_wsgi")))}
-
-_WILDCARDS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class TopologyError(Exception):
@@ -76,11 +82,6 @@ class RefusedValueError(Exception):
     def __init__(self, host: str, message: str) -> None:
         super().__init__(message)
         self.host = host
-
-
-def connect_address(address: object) -> str:
-    """Return the address at which a listener on ``address`` is reached from its own host: that of loopback for a wildcard."""
-    return _WILDCARDS.get(str(address), str(address))
 
 
 def carbonlink_hosts(instances: list[dict], address: str = "127.0.0.1") -> list[str]:
@@ -102,7 +103,7 @@ def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
     _refuse_similar_names(groups)
     names = components or [name for name, component in COMPONENTS.items() if component.in_stack]
     if any(_is_grouped(groups, name) for name in names):
-        wanted = {host for name in names for host in groups.get(name, [])}
+        wanted = {host for name in names for host in groups.get(_group_of(groups, name), [])}
         return [host for host in everybody if host in wanted]
     if len(everybody) > 1:
         raise TopologyError(
@@ -117,6 +118,11 @@ def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
 def _is_grouped(groups: Mapping[str, list[str]], name: str) -> bool:
     """Tell whether groups say which hosts have a component; a group of Go servers alone says nothing of the stack."""
     return name in groups or any(component.in_stack and other in groups for other, component in COMPONENTS.items())
+
+
+def _group_of(groups: Mapping[str, list[str]], name: str) -> str:
+    """Return the group that has the hosts of a component."""
+    return name if name in groups else COMPONENTS[name].beside or name
 
 
 def _refuse_similar_names(groups: Mapping[str, list[str]]) -> None:
@@ -145,7 +151,7 @@ class Inventory:
 
     def hosts(self, component: str, host: str) -> list[str]:
         """Return the hosts of a component. Without groups, each host is a stack of its own."""
-        return list(self._groups.get(component, [])) if _is_grouped(self._groups, component) else [host]
+        return list(self._groups.get(_group_of(self._groups, component), [])) if _is_grouped(self._groups, component) else [host]
 
     def has_group(self, component: str) -> bool:
         """Tell whether the inventory itself has the group of a component."""
@@ -170,7 +176,58 @@ class Inventory:
 
     def keeps(self, host: str, role: str) -> bool:
         """Tell whether the inventory leaves a role's component on a host, rather than removes it."""
-        return self.own(host, f"{role}_state") != "absent"
+        state = self.own(host, f"{role}_state")
+        if role == "carbon_relay" and state is None and not self.has_group(role):
+            return self.keeps(host, "carbon_cache") and not self._has_instance_in_front(host)
+        return state != "absent"
+
+    def _has_instance_in_front(self, host: str) -> bool:
+        """Tell whether the inventory itself gives an instance of carbon the port of the relay, as before there was a relay."""
+        with suppress(RefusedValueError):
+            instances = self.own(host, "carbon_cache_instances")
+            if isinstance(instances, list):
+                ports = [str(instance.get("line_receiver_port")) for instance in instances if isinstance(instance, dict)]
+                return str(self.value(host, "carbon_relay_port")) in ports
+        return False
+
+    def has_relay(self, host: str) -> bool:
+        """Tell whether a relay runs on a host."""
+        return host in self.hosts("carbon_relay", host) and self.keeps(host, "carbon_relay")
+
+    def lists_instances(self, host: str) -> bool:
+        """Tell whether the inventory lists the instances of a host's carbon, with their ports."""
+        return isinstance(self.own(host, "carbon_cache_instances"), list)
+
+    def instances(self, host: str, processors: int | None = None) -> list[dict]:
+        """Return the instances of a host's carbon.
+
+        Where their number is that of the host's processors, it follows from Ansible's facts, or else from ``processors``; if that is
+        ``None``, raises ``RefusedValueError``.
+        """
+        value = self.value(host, "carbon_cache_instances")
+        if value == "auto":
+            processors = (self.own(host, "ansible_facts") or {}).get("processor_nproc", processors)
+            if processors is None:
+                raise RefusedValueError(
+                    host,
+                    f"carbon_cache_instances of {host} is auto, and the number of processors of {host} is not known in this play. Run"
+                    f" site.yml, which asks every host for it, or give a number from 1 to {len(INSTANCE_NAMES)}.",
+                )
+        return carbon_instances(value, int(processors or 1), is_behind_relay=self.has_relay(host))
+
+    def listens_on(self, host: str, component: Component) -> tuple[Any, str]:
+        """Return the address on which the first socket of ``component`` listens on a host, and the variable that decides it."""
+        if component.name == "carbon":
+            own = self.own(host, "carbon_cache_line_receiver_address")
+            if own:
+                return own, "carbon_cache_line_receiver_address"
+            if self.has_relay(host) and not self.lists_instances(host):
+                return "127.0.0.1", "carbon_cache_line_receiver_address"
+        # The relay is where carbon was.
+        elif component.name != "carbon_relay" or self.is_set(host, "carbon_relay_address") or host not in self.hosts("carbon", host):
+            variable = component.sockets[0].address
+            return self.value(host, variable), variable
+        return self.value(host, "carbon_cache_bind_address"), "carbon_cache_bind_address"
 
     def public_address(self, host: str) -> str:
         """Return the address at which other hosts reach a host."""
@@ -192,7 +249,7 @@ class HostView:
             "components": self.components,
             "active": [name for name in self.components if all(self._keeps(role) for role in COMPONENTS[name].roles)],
             "hosts": {name: self._inventory.hosts(name, self._host) for name in COMPONENTS},
-            "sends_to": {component.name: self.target(component) for component in CHAIN if component.target},
+            "sends_to": {component.name: self.target(component) for component in CHAIN[:-1]},
             "go_runtime_metrics": {
                 # In a URL on the host itself.
                 "address": _in_url(connect_address(self._value(self._host, "go_runtime_metrics_listen_address"))),
@@ -200,10 +257,10 @@ class HostView:
                 "statsd": self._statsd(self._statsd_of_go()),
             },
             "statsd": self._statsd(self._inventory.nearest("statsd", self._host)),
-            "carbon": self._carbon(),
+            "relay": self._relay(),
+            "carbon": self._carbon(self._known_processors),
             "web": self._web(),
             "listens": self._listens(),
-            "warnings": self.warnings(),
         }
 
     def problems(self) -> list[str]:
@@ -236,13 +293,10 @@ class HostView:
         """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
         receiver, host = self._nearest_receiver(component)
         if receiver.sockets:
-            bind, port = self._value(host, receiver.sockets[0].address), self._value(host, receiver.sockets[0].port)
+            port = self._value(host, receiver.sockets[0].port)
         else:
-            bind, port = (
-                self._value(host, "carbon_cache_bind_address"),
-                self._value(host, "carbon_cache_instances")[0]["line_receiver_port"],
-            )
-        address = self._reach(host, bind)
+            port = self._inventory.instances(host, processors=1)[0]["line_receiver_port"]
+        address = self._reach(host, self._inventory.listens_on(host, receiver)[0])
         own_host, own_port = (self._own(name) for name in component.target) if component.target else (None, None)
         if own_host is not None and not (own_host == "localhost" and host == self._host):
             # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where no process may listen.
@@ -258,8 +312,13 @@ class HostView:
         receiver = next((other for other in later if self._inventory.hosts(other.name, self._host)), later[0])
         address = self._own(component.target[0]) if component.target else None
         if address is None:
-            return receiver, self._inventory.nearest(receiver.name, self._host)
-        return receiver, self._host_at(str(address), receiver)
+            host: str | None = self._inventory.nearest(receiver.name, self._host)
+        else:
+            host = self._host_at(str(address), receiver)
+        if receiver.beside and host is not None and not self._inventory.keeps(host, receiver.roles[0]):
+            receiver = COMPONENTS[receiver.beside]
+            host = host if host in self._inventory.hosts(receiver.name, self._host) else self._inventory.nearest(receiver.name, self._host)
+        return receiver, host
 
     def _nearest_receiver(self, component: Component) -> tuple[Component, str]:
         """Return what ``component`` on this host sends to, and its host; for an address that the inventory lacks, the nearest one."""
@@ -277,7 +336,7 @@ class HostView:
 
     def _reach(self, host: str, bind: object) -> str:
         """Return the address at which this host reaches a listener of ``host`` that is bound to ``bind``."""
-        if host == self._host or str(bind) not in _WILDCARDS:
+        if host == self._host or connect_address(bind) == str(bind):
             return connect_address(bind)
         return self._inventory.public_address(host)
 
@@ -312,24 +371,65 @@ class HostView:
     def _flush_milliseconds(self, host: str) -> int:
         return _number(self._value(host, "statsd_flush_interval"))
 
-    def _carbon(self) -> dict:
+    def _relay(self) -> dict:
+        """Return what the role carbon_relay is passed on this host, and where the host reaches its own relay."""
+        address = self._inventory.listens_on(self._host, COMPONENTS["carbon_relay"])[0]
+        own = {name: self._own(f"carbon_relay_{name}") for name in ("clusters", "statistics_prefix")}
+        prefix = self._carbon_setting(self._inventory.nearest("carbon", self._host), "CARBON_METRIC_PREFIX", "carbon")
+        return {
+            "state": "present" if self._inventory.has_relay(self._host) else "absent",
+            "address": address,
+            "local_address": connect_address(address),
+            "port": self._value(self._host, "carbon_relay_port"),
+            "clusters": self._clusters() if own["clusters"] is None else own["clusters"],
+            "statistics_prefix": f"{prefix}.relays.\\.1" if own["statistics_prefix"] is None else own["statistics_prefix"],
+        }
+
+    def _clusters(self) -> list[dict]:
+        """Return the caches to which the relay on this host sends, in the order in which graphite-web asks them."""
         host = self._inventory.nearest("carbon", self._host)
-        bind, instances = self._value(host, "carbon_cache_bind_address"), self._value(host, "carbon_cache_instances")
+        address = self._reach(host, self._inventory.listens_on(host, COMPONENTS["carbon"])[0])
+        members = [
+            {"address": address, "port": instance["line_receiver_port"], "instance": instance["name"]}
+            for instance in self._inventory.instances(host, self._known_processors)
+        ]
+        return [{"name": "caches", "type": "fnv1a_ch", "members": members}]
+
+    @cached_property
+    def _known_processors(self) -> int | None:
+        """Return what counts where the number of a host's processors is not known: hosts that ask no instance need not know it."""
+        return None if {"carbon_relay", "carbon", "graphite_web"}.intersection(self.components) else 1
+
+    def own_instances(self) -> Any:
+        """Return the instances of this host's carbon for the rules of its role; the value itself if it is refused."""
+        value = self._value(self._host, "carbon_cache_instances")
+        # Of a number that is not known yet, the rules are those for several instances.
+        return value if instance_problems(value) else self._inventory.instances(self._host, processors=2)
+
+    def _carbon(self, processors: int | None) -> dict:
+        host = self._inventory.nearest("carbon", self._host)
+        bind, instances = self._value(host, "carbon_cache_bind_address"), self._inventory.instances(host, processors)
+        line_receiver_address = self._inventory.listens_on(host, COMPONENTS["carbon"])[0]
         return {
             "host": host,
             "address": self._reach(host, bind),
             "local_address": connect_address(bind),
+            "line_receiver_address": line_receiver_address,
+            "local_line_receiver_address": connect_address(line_receiver_address),
             "instances": instances,
             # As the host itself asks its caches.
             "carbonlink_hosts": carbonlink_hosts(instances, connect_address(bind)),
             "whisper_directory": self._value(host, "carbon_cache_whisper_directory"),
             # Carbon drops what is not on the list, also what is sent to check it.
-            "uses_whitelist": boolean((self._value(host, "carbon_cache_settings") or {}).get("USE_WHITELIST", False), strict=False),
+            "uses_whitelist": boolean(self._carbon_setting(host, "USE_WHITELIST", False), strict=False),
             "storage_aggregations": self._storage_aggregations(host),
             "statsd": [self._own_series(sender) for sender in self._senders(host)],
             "tags_url": self._tags_url(host),
-            "metric_prefix": (self._value(host, "carbon_cache_settings") or {}).get("CARBON_METRIC_PREFIX", "carbon"),
+            "metric_prefix": self._carbon_setting(host, "CARBON_METRIC_PREFIX", "carbon"),
         }
+
+    def _carbon_setting(self, host: str, name: str, default: Any) -> Any:
+        return (self._value(host, "carbon_cache_settings") or {}).get(name, default)
 
     def _storage_aggregations(self, host: str) -> list[dict]:
         own = self._inventory.own(host, "carbon_cache_storage_aggregations")
@@ -400,10 +500,9 @@ class HostView:
     def _host_at(self, address: str, receiver: Component) -> str | None:
         """Return the host of ``receiver`` that has an address as this host sees it."""
         hosts = self._inventory.hosts(receiver.name, self._host)
-        if address == "localhost" or _is_loopback(address):
+        if address == "localhost" or is_loopback(address):
             return self._host if self._host in hosts else None
-        bind = receiver.sockets[0].address if receiver.sockets else "carbon_cache_bind_address"
-        known = {host: (host, self._inventory.public_address(host), str(self._value(host, bind))) for host in hosts}
+        known = {host: (host, self._inventory.public_address(host), str(self._inventory.listens_on(host, receiver)[0])) for host in hosts}
         return next((host for host, addresses in known.items() if address in addresses), hosts[0] if len(hosts) == 1 else None)
 
     def warnings(self) -> list[str]:
@@ -420,9 +519,12 @@ class HostView:
 
     def _web(self) -> dict:
         host = self._inventory.nearest("graphite_web", self._host)
-        carbon = HostView(self._inventory, host)._carbon()
+        carbon = HostView(self._inventory, host)._carbon(self._known_processors)
         linked = self._inventory.own(host, "graphite_web_carbonlink_hosts")
         directory = self._inventory.own(host, "graphite_web_whisper_directory")
+        hashing_type = self._inventory.own(host, "graphite_web_carbonlink_hashing_type")
+        # Instances that the inventory names may be behind another relay.
+        is_relayed = linked is None and any(map(self._inventory.has_relay, self._inventory.hosts("carbon_relay", host)))
         return {
             "host": host,
             "carbon_host": carbon["host"],
@@ -431,6 +533,7 @@ class HostView:
             "local_url": self._local_url(host),
             "public_url": self._public_url(host),
             "carbonlink_hosts": carbonlink_hosts(carbon["instances"], carbon["address"]) if linked is None else linked,
+            "carbonlink_hashing_type": hashing_type or ("fnv1a_ch" if is_relayed else "carbon_ch"),
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
         }
 
@@ -480,8 +583,11 @@ class HostView:
     def _component_listens(self, component: Component, socket: Socket) -> list[dict]:
         if not self._keeps(component.roles[0]):
             return []
-        address, port = self._value(self._host, socket.address), self._value(self._host, socket.port)
-        return [_listener(component.name, socket.port, socket.protocol, address, port)]
+        if socket is component.sockets[0]:
+            address = self._inventory.listens_on(self._host, component)[0]
+        else:
+            address = self._value(self._host, socket.address)
+        return [_listener(component.name, socket.port, socket.protocol, address, self._value(self._host, socket.port))]
 
     def _servers_listen(self) -> list[dict]:
         if not self._keeps("statsd"):
@@ -495,9 +601,15 @@ class HostView:
     def _instances_listen(self) -> list[dict]:
         if not self._keeps("carbon_cache"):
             return []
-        address, instances = (self._value(self._host, f"carbon_cache_{name}") for name in ("bind_address", "instances"))
-        keys = ("line_receiver_port", "cache_query_port")
-        return [_listener("carbon", "carbon_cache_instances", "tcp", address, instance.get(key)) for key in keys for instance in instances]
+        addresses = {
+            "line_receiver_port": self._inventory.listens_on(self._host, COMPONENTS["carbon"])[0],
+            "cache_query_port": self._value(self._host, "carbon_cache_bind_address"),
+        }
+        return [
+            _listener("carbon", "carbon_cache_instances", "tcp", address, instance[key])
+            for key, address in addresses.items()
+            for instance in self._inventory.instances(self._host, processors=1)
+        ]
 
     def _receivers_listen(self) -> list[dict]:
         if not self._keeps("carbon_cache"):
@@ -525,9 +637,12 @@ class HostView:
 
     def target_problems(self, component: Component) -> list[str]:
         """Return a message if what ``component`` on this host sends would not arrive, or not in time."""
-        if not component.target or component.name not in self.components or not self._keeps(component.roles[0]):
+        if component is CHAIN[-1] or component.name not in self.components or not self._keeps(component.roles[0]):
             return []
-        found = self._arrival_problems(component, self._own(component.target[0]))
+        # Such a relay sends where its clusters say.
+        if component.name == "carbon_relay" and self._own("carbon_relay_clusters") is not None:
+            return []
+        found = self._arrival_problems(component, self._own(component.target[0]) if component.target else None)
         return found + (self._interval_problems() if component.name == "go_runtime_metrics" else [])
 
     def _arrival_problems(self, component: Component, own_address: Any) -> list[str]:
@@ -540,9 +655,9 @@ class HostView:
                 f"{component.name} on {self._host} sends to {name} on {host}, where {state} is absent. Take {host} out of the group {name},"
                 f" or set {state} of {host} to present."
             ]
-        if host == self._host or not _is_loopback(target["address"]) or own_address is not None:
+        if host == self._host or not is_loopback(target["address"]) or own_address is not None:
             return []
-        bind = receiver.sockets[0].address if receiver.sockets else "carbon_cache_bind_address"
+        bind = self._inventory.listens_on(host, receiver)[1]
         return [
             f"{component.name} on {self._host} would send to itself, but {name} is on {host} and listens on loopback only. Set {bind} of"
             f" {host} to an address that {self._host} reaches, and close the port to everybody else."
@@ -670,13 +785,6 @@ def _shared_ports(sockets: list[dict]) -> list[str]:
         for (protocol, port), variables in users.items()
         if len(variables) > 1
     ]
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False  # a name, which only the host can resolve
 
 
 def _in_url(address: str) -> str:

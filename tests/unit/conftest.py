@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import callback_loader, init_plugin_loader
@@ -163,8 +164,12 @@ class RoleValidation:
 
     def listed(self, role: str, template: str, variables: dict) -> list:
         """Return the list that a template of the role writes as YAML, given variables of the inventory and of the play."""
+        return yaml.safe_load(self.rendered(role, template, variables))
+
+    def rendered(self, role: str, template: str, variables: dict) -> str:
+        """Return what a template of the role writes, given variables of the inventory and of the play."""
         search = {"ansible_search_path": [str(ROOT / "roles" / role)]}
-        expression = trust_as_template("{{ lookup('ansible.builtin.template', name) | from_yaml }}")
+        expression = trust_as_template("{{ lookup('ansible.builtin.template', name) }}")
         return self._templar(role, {**search, **variables, "name": template}).template(expression)
 
     def problems(self, role: str, variables: dict) -> list[str]:

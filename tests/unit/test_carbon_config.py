@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import carbon_cache_problems
 
 GOOD = {
     "instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002}],
     "bind_address": "127.0.0.1",
+    "line_receiver_address": "",
     "whisper_directory": "/var/lib/graphite/whisper",
     "storage_schemas": [],
     "expected_series": {},
@@ -74,6 +76,24 @@ def test_a_receiver_is_expected_on_the_host_and_refused_with_several_instances(s
     instances = [*GOOD["instances"], {"name": "b", "line_receiver_port": 2103, "cache_query_port": 7102}]
     (problem,) = carbon_cache_problems({**GOOD, "settings": settings, "instances": instances})
     assert f"carbon_cache_settings has {min(settings)}" in problem
+
+
+def test_a_receiver_is_refused_with_as_many_instances_as_there_are_processors():
+    """Also before their number is known."""
+    settings = {"carbon_cache_settings": {"ENABLE_UDP_LISTENER": True}}
+    hostvars = {"web1": {**settings, "carbon_cache_instances": "auto"}}
+    (problem,) = stack_problems({"all": ["web1"]}, hostvars, "web1")
+    assert "ENABLE_UDP_LISTENER" in problem
+    assert stack_problems({"all": ["web1"]}, {"web1": settings}, "web1") == []
+
+
+def test_a_receiver_gets_the_port_of_carbon_only_where_carbon_does_not_have_it(role_validation):
+    variables = {"carbon_cache_settings": {"PICKLE_RECEIVER_PORT": 2103}}
+    assert role_validation.problems("carbon_cache", variables) == []
+    (problem,) = role_validation.problems("carbon_cache", {**variables, "carbon_cache_is_behind_relay": True})
+    assert "PICKLE_RECEIVER_PORT" in problem
+    (problem,) = stack_problems({"all": ["web1"]}, {"web1": variables}, "web1")
+    assert "line_receiver_port of instance 'a'" in problem
 
 
 @pytest.mark.parametrize("receiver", ["LINE", "PICKLE", "PROTOBUF", "UDP"])

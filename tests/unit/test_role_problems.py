@@ -33,6 +33,7 @@ def test_each_role_has_its_own_messages():
 RUNS_WITH = {
     "apache_wsgi": {"sites": [{"name": "a", "port": 0}]},
     "carbon_cache": {"instances": [], "whisper_directory": "/srv/whisper"},
+    "carbon_relay": {"clusters": []},
     "go_runtime_metrics": {"builder": "a-host-that-is-gone"},
     "graphite_venv": {"build_environment": {"A": 1}},
     "graphite_web": {"users": [{"name": "admin"}], "database": {}, "install_method": "package"},

@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.metricstack.graphite.plugins.filter.stack import _defaults
-from ansible_collections.metricstack.graphite.plugins.plugin_utils import _topology
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._topology import (
-    CHAIN,
     COMPONENTS,
-    Component,
     HostView,
     Inventory,
-    Socket,
+    RefusedValueError,
     TopologyError,
     carbonlink_hosts,
     hosts_of,
@@ -40,9 +37,10 @@ OPEN = {"c1": {"carbon_cache_bind_address": "10.0.0.5"}}
 @pytest.mark.parametrize("groups", [{"all": ["one"]}, {name: ["one"] for name in COMPONENTS}], ids=["without groups", "in every group"])
 def test_one_host_talks_to_itself_over_loopback(groups):
     one = topology("one", groups)
-    assert one["components"] == ["go_runtime_metrics", "statsd", "carbon", "graphite_web"]
+    assert one["components"] == ["go_runtime_metrics", "statsd", "carbon_relay", "carbon", "graphite_web"]
     assert one["sends_to"]["go_runtime_metrics"] == {"component": "statsd", "host": "one", "address": "127.0.0.1", "port": 8125}
-    assert one["sends_to"]["statsd"] == {"component": "carbon", "host": "one", "address": "127.0.0.1", "port": 2003}
+    assert one["sends_to"]["statsd"] == {"component": "carbon_relay", "host": "one", "address": "127.0.0.1", "port": 2003}
+    assert one["sends_to"]["carbon_relay"] == {"component": "carbon", "host": "one", "address": "127.0.0.1", "port": 2103}
     assert one["web"]["carbonlink_hosts"] == ["127.0.0.1:7002:a"]
     assert one["web"]["whisper_directory"] == "/var/lib/graphite/whisper"
     assert one["web"]["local_url"] == "http://127.0.0.1:80"
@@ -50,6 +48,7 @@ def test_one_host_talks_to_itself_over_loopback(groups):
         ("udp", 8125),
         ("tcp", 8126),
         ("tcp", 2003),
+        ("tcp", 2103),
         ("tcp", 7002),
         ("tcp", 80),
     }
@@ -84,7 +83,7 @@ def test_the_statsd_of_go_servers_is_the_one_that_they_name():
 
 def test_a_host_has_the_components_of_its_groups_only():
     assert topology("s1", SPLIT)["components"] == ["statsd"]
-    assert topology("c1", SPLIT)["components"] == ["carbon", "graphite_web"]
+    assert topology("c1", SPLIT)["components"] == ["carbon_relay", "carbon", "graphite_web"]
     assert topology("other", {**SPLIT, "all": ["c1", "s1", "other"]})["components"] == []
 
 
@@ -101,7 +100,7 @@ def test_a_host_has_the_components_of_its_groups_only():
 def test_statsd_reaches_carbon_on_another_host(bind, alias, address):
     variables = {"c1": {"carbon_cache_bind_address": bind, **alias}}
     assert topology("s1", SPLIT, **variables)["sends_to"]["statsd"] == {
-        "component": "carbon",
+        "component": "carbon_relay",
         "host": "c1",
         "address": address,
         "port": 2003,
@@ -125,11 +124,13 @@ def test_several_carbon_hosts_each_serve_themselves_and_the_first_serves_the_res
         "c1": {"carbon_cache_bind_address": "10.0.0.1"},
         "c2": {
             "carbon_cache_bind_address": "10.0.0.2",
-            "carbon_cache_instances": [{"name": "x", "line_receiver_port": 3, "cache_query_port": 4}],
+            "carbon_relay_port": 3,
+            "carbon_cache_instances": [{"name": "x", "line_receiver_port": 5, "cache_query_port": 4}],
         },
     }
     assert topology("c2", groups, **variables)["sends_to"]["statsd"]["host"] == "c2"
     assert topology("c2", groups, **variables)["sends_to"]["statsd"]["port"] == 3
+    assert topology("c2", groups, **variables)["sends_to"]["carbon_relay"]["port"] == 5
     assert topology("s1", groups, **variables)["sends_to"]["statsd"]["address"] == "10.0.0.1"
     assert topology("c2", groups, **variables)["web"]["carbonlink_hosts"] == ["10.0.0.2:4:x"]
     # What a host that only sends is told about the web front is what that front does.
@@ -169,7 +170,7 @@ def test_sites_of_apache_share_a_port_and_other_components_do_not():
     assert problems("one", {"all": ["one"]}, one={"apache_wsgi_sites": [site]}) == []
     (problem,) = problems("one", {"all": ["one"]}, one={"graphite_web_port": 2003, "apache_wsgi_sites": [{**site, "port": 2003}]})
     assert "graphite_web_port" in problem
-    assert "carbon_cache_instances" in problem
+    assert "carbon_relay_port" in problem
     assert "TCP port 2003" in problem
 
 
@@ -184,7 +185,7 @@ ANY_RULE = {"name": "rest", "pattern": ".*", "retentions": "10s:6h"}
 PROBLEMS = {
     "carbon on loopback of another host": (
         ("s1", SPLIT, {}),
-        ["statsd on s1", "carbon is on c1", "carbon_cache_bind_address of c1"],
+        ["statsd on s1", "carbon_relay is on c1", "carbon_cache_bind_address of c1"],
     ),
     "StatsD on loopback of another host": (
         ("g1", {**SPLIT, "go_runtime_metrics": ["g1"]}, OPEN),
@@ -204,7 +205,7 @@ PROBLEMS = {
     ),
     "a port of two components": (
         ("one", {"all": ["one"]}, {"one": {"graphite_web_port": 2003}}),
-        ["graphite_web_port", "carbon_cache_instances", "TCP port 2003"],
+        ["graphite_web_port", "carbon_relay_port", "TCP port 2003"],
     ),
     "a pickle receiver on a port that is taken": (
         ("one", {"all": ["one"]}, {"one": {"carbon_cache_settings": {"PICKLE_RECEIVER_PORT": 80}}}),
@@ -312,18 +313,145 @@ def test_two_statsd_whose_series_differ_share_a_carbon():
     assert problems("c1", {name: ["c1", "c2"] for name in ("carbon", "statsd", "graphite_web")}) == []
 
 
-def test_a_relay_is_found_by_its_place_in_the_chain(monkeypatch):
-    relay = _topology.Component(
-        "carbon_relay", ("carbon_relay",), (_topology.Socket("tcp", "carbon_relay_address", "carbon_relay_port"),), ("carbon_relay_x", "y")
-    )
-    monkeypatch.setattr(_topology, "CHAIN", (*_topology.CHAIN[:2], relay, _topology.CHAIN[2]))
-    monkeypatch.setitem(_topology.COMPONENTS, "carbon_relay", relay)
-    variables = {"s1": {}, "r1": {"carbon_relay_address": "10.0.0.9", "carbon_relay_port": 2003}, **OPEN}
-    stack = topology("s1", {**SPLIT, "carbon_relay": ["r1"]}, **variables)
+def test_a_relay_on_a_host_of_its_own_takes_what_is_sent_and_sends_to_the_caches():
+    groups = {**SPLIT, "carbon_relay": ["r1"]}
+    variables = {"s1": {}, "r1": {"carbon_relay_address": "10.0.0.9"}, "c1": {**OPEN["c1"], "carbon_cache_instances": 2}}
+    stack = topology("s1", groups, **variables)
     assert stack["sends_to"]["statsd"] == {"component": "carbon_relay", "host": "r1", "address": "10.0.0.9", "port": 2003}
-    assert topology("r1", {**SPLIT, "carbon_relay": ["r1"]}, **variables)["sends_to"]["carbon_relay"]["address"] == "10.0.0.5"
-    # Without a host of its group, StatsD sends to carbon.
-    assert topology("s1", SPLIT, **variables)["sends_to"]["statsd"]["component"] == "carbon"
+    assert topology("r1", groups, **variables)["relay"]["clusters"][0]["members"] == [
+        {"address": "10.0.0.5", "port": 2003, "instance": "a"},
+        {"address": "10.0.0.5", "port": 2103, "instance": "b"},
+    ]
+    assert [problems(host, groups, **variables) for host in ("s1", "r1", "c1")] == [[], [], []]
+    (problem,) = problems("r1", groups, r1=variables["r1"])
+    assert "carbon_relay on r1 would send to itself, but carbon is on c1" in problem
+    assert "carbon_cache_bind_address of c1" in problem
+    # With clusters of its own, it sends where they say.
+    assert problems("r1", groups, r1={**variables["r1"], "carbon_relay_clusters": []}) == []
+
+
+LISTED = [{"name": "x", "line_receiver_port": 2013, "cache_query_port": 7012}]
+IN_FRONT = [{**LISTED[0], "line_receiver_port": 2003}]
+
+
+@pytest.mark.parametrize(
+    ("variables", "state", "relay", "carbon", "sends_to"),
+    [
+        ({}, "present", "127.0.0.1:2003", "127.0.0.1:2103", "carbon_relay"),
+        # Where carbon listened, the relay does.
+        ({"carbon_cache_bind_address": "10.0.0.5"}, "present", "10.0.0.5:2003", "127.0.0.1:2103", "carbon_relay"),
+        ({"carbon_relay_address": "10.0.0.6"}, "present", "10.0.0.6:2003", "127.0.0.1:2103", "carbon_relay"),
+        ({"carbon_relay_port": 2013}, "present", "127.0.0.1:2013", "127.0.0.1:2103", "carbon_relay"),
+        # Senders may use the ports that the inventory lists.
+        (
+            {"carbon_cache_bind_address": "10.0.0.5", "carbon_cache_instances": LISTED},
+            "present",
+            "10.0.0.5:2003",
+            "10.0.0.5:2013",
+            "carbon_relay",
+        ),
+        (
+            {"carbon_cache_instances": LISTED, "carbon_cache_line_receiver_address": "10.0.0.7"},
+            "present",
+            "127.0.0.1:2003",
+            "10.0.0.7:2013",
+            "carbon_relay",
+        ),
+        # An inventory from the time when carbon itself had the port.
+        ({"carbon_cache_instances": IN_FRONT}, "absent", "127.0.0.1:2003", "127.0.0.1:2003", "carbon"),
+        ({"carbon_cache_instances": IN_FRONT, "carbon_relay_port": 2103}, "present", "127.0.0.1:2103", "127.0.0.1:2003", "carbon_relay"),
+        ({"carbon_relay_state": "absent"}, "absent", "127.0.0.1:2003", "127.0.0.1:2003", "carbon"),
+        (
+            {"carbon_relay_state": "absent", "carbon_cache_bind_address": "10.0.0.5"},
+            "absent",
+            "10.0.0.5:2003",
+            "10.0.0.5:2003",
+            "carbon",
+        ),
+    ],
+)
+def test_the_relay_is_in_front_of_carbon_unless_the_inventory_has_something_else_there(variables, state, relay, carbon, sends_to):
+    one = topology("one", {"all": ["one"]}, one=variables)
+    assert one["relay"]["state"] == state
+    assert f"{one['relay']['address']}:{one['relay']['port']}" == relay
+    assert f"{one['carbon']['line_receiver_address']}:{one['carbon']['instances'][0]['line_receiver_port']}" == carbon
+    target = relay if sends_to == "carbon_relay" else carbon
+    found = one["sends_to"]["statsd"]
+    assert (found["component"], f"{found['address']}:{found['port']}") == (sends_to, target)
+    lines = {f"{socket['address']}:{socket['port']}" for socket in one["listens"] if socket["component"] in ("carbon", "carbon_relay")}
+    assert carbon in lines
+    assert (relay in lines) == (relay == carbon or state == "present")
+    assert ("carbon_relay" in one["active"]) == (state == "present")
+    assert problems("one", {"all": ["one"]}, one=variables) == []
+
+
+@pytest.mark.parametrize("variables", [{"carbon_relay_state": "present", "carbon_cache_instances": IN_FRONT}, {"carbon_relay_port": 2103}])
+def test_a_relay_and_a_cache_on_one_port_are_refused(variables):
+    (problem,) = problems("one", {"all": ["one"]}, one=variables)
+    port = variables.get("carbon_relay_port", 2003)
+    assert problem == f"carbon_relay_port and carbon_cache_instances use TCP port {port} on the same host; change one of them."
+
+
+def test_an_inventory_with_the_group_wants_the_relay():
+    (problem,) = problems("one", {name: ["one"] for name in COMPONENTS}, one={"carbon_cache_instances": IN_FRONT})
+    assert "carbon_relay_port and carbon_cache_instances use TCP port 2003" in problem
+
+
+def test_the_relay_goes_with_carbon():
+    variables = {"carbon_cache_state": "absent", "statsd_state": "absent"}
+    assert topology("one", {"all": ["one"]}, one=variables)["relay"]["state"] == "absent"
+    assert problems("one", {"all": ["one"]}, one=variables) == []
+    (problem,) = problems("one", {"all": ["one"]}, one={**variables, "carbon_relay_state": "present"})
+    assert "carbon_relay on one sends to carbon on one, where carbon_cache_state is absent" in problem
+
+
+def test_statsd_sends_to_the_carbon_of_a_host_without_a_relay():
+    groups = {"carbon": ["c1", "c2"], "statsd": ["s1"], "graphite_web": ["c1"]}
+    variables = {f"c{number}": {"carbon_cache_bind_address": f"10.0.0.{number}"} for number in (1, 2)}
+    variables["c2"]["carbon_relay_state"] = "absent"
+    assert topology("s1", groups, **variables)["sends_to"]["statsd"]["component"] == "carbon_relay"
+    named = topology("s1", groups, s1={"statsd_graphite_host": "10.0.0.2"}, **variables)["sends_to"]["statsd"]
+    assert named == {"component": "carbon", "host": "c2", "address": "10.0.0.2", "port": 2003}
+    variables["c1"]["carbon_relay_state"] = "absent"
+    assert topology("s1", groups, **variables)["sends_to"]["statsd"] == {**named, "host": "c1", "address": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(("instances", "facts"), [(3, {}), ("3", {}), ("auto", {"ansible_facts": {"processor_nproc": 3}})])
+def test_relay_and_graphite_web_ask_the_same_instances_in_the_same_order(instances, facts):
+    one = topology("one", {"all": ["one"]}, one={"carbon_cache_instances": instances, **facts})
+    assert (
+        one["web"]["carbonlink_hosts"] == one["carbon"]["carbonlink_hosts"] == ["127.0.0.1:7002:a", "127.0.0.1:7102:b", "127.0.0.1:7202:c"]
+    )
+    (cluster,) = one["relay"]["clusters"]
+    assert cluster["type"] == one["web"]["carbonlink_hashing_type"] == "fnv1a_ch"
+    assert [(member["port"], member["instance"]) for member in cluster["members"]] == [(2103, "a"), (2203, "b"), (2303, "c")]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"carbon_relay_state": "absent"}, "carbon_ch"),
+        ({"graphite_web_carbonlink_hosts": ["192.0.2.1:7002:z"]}, "carbon_ch"),
+        ({"carbon_relay_state": "absent", "graphite_web_carbonlink_hashing_type": "fnv1a_ch"}, "fnv1a_ch"),
+    ],
+)
+def test_behind_another_relay_the_hash_is_that_of_graphite_web(variables, expected):
+    assert topology("one", {"all": ["one"]}, one=variables)["web"]["carbonlink_hashing_type"] == expected
+
+
+def test_a_number_of_processors_that_is_not_known_is_asked_for_only_where_it_matters():
+    groups = {**SPLIT, "all": ["c1", "s1"]}
+    variables = {"c1": {**OPEN["c1"], "carbon_cache_instances": "auto"}}
+    assert topology("s1", groups, **variables)["sends_to"]["statsd"]["port"] == 2003
+    assert [problems(host, groups, **variables) for host in ("c1", "s1")] == [[], []]
+    with pytest.raises(RefusedValueError, match="carbon_cache_instances of c1 is auto, and the number of processors of c1 is not known"):
+        topology("c1", groups, **variables)
+
+
+def test_the_relay_reports_under_the_prefix_of_carbon():
+    assert topology("one", {"all": ["one"]})["relay"]["statistics_prefix"] == r"carbon.relays.\.1"
+    settings = {"carbon_cache_settings": {"CARBON_METRIC_PREFIX": "load"}}
+    assert topology("one", {"all": ["one"]}, one=settings)["relay"]["statistics_prefix"] == r"load.relays.\.1"
 
 
 def test_hosts_of_components_are_in_the_order_of_the_inventory():
@@ -340,7 +468,7 @@ def test_hosts_of_components_are_in_the_order_of_the_inventory():
 def test_a_component_that_is_to_be_removed_is_not_active():
     variables = {"one": {"statsd_state": "absent", "apache_wsgi_state": "absent"}}
     one = topology("one", {"all": ["one"]}, **variables)
-    assert (one["components"], one["active"]) == (list(COMPONENTS), ["go_runtime_metrics", "carbon"])
+    assert (one["components"], one["active"]) == (list(COMPONENTS), ["go_runtime_metrics", "carbon_relay", "carbon"])
     assert problems("one", {"all": ["one"]}, **variables) == []
 
 
@@ -374,13 +502,13 @@ def test_statsd_without_udp_is_known(config, expected):
 def test_a_server_of_statsd_does_not_listen_where_carbon_does():
     servers = [{"address": "127.0.0.1"}, {"server": "./servers/tcp", "address": "127.0.0.1", "port": 2003}]
     (problem,) = problems("one", {"all": ["one"]}, one={"statsd_config": {"servers": servers}})
-    assert problem == "statsd_config: servers and carbon_cache_instances use TCP port 2003 on the same host; change one of them."
+    assert problem == "carbon_relay_port and statsd_config: servers use TCP port 2003 on the same host; change one of them."
 
 
 @pytest.mark.parametrize(
     ("groups", "named"),
     [
-        ({"all": ["a", "b"]}, ["2 hosts", "go_runtime_metrics, statsd, carbon, graphite_web", "-i a,"]),
+        ({"all": ["a", "b"]}, ["2 hosts", "go_runtime_metrics, statsd, carbon_relay, carbon, graphite_web", "-i a,"]),
         ({"all": ["a", "b"], "web": ["a"], "db": ["b"]}, ["2 hosts", "No host was contacted"]),
         ({"all": ["a", "b", "c"], "web": ["a"], "db": ["b"], "graphite-web": ["c"]}, ["'graphite-web'", "'graphite_web'"]),
         ({"all": ["a", "b"], "carbon": ["a"], "statsd": ["a"], "graphite-web": ["b"]}, ["'graphite-web'", "'graphite_web'"]),
@@ -400,24 +528,23 @@ def test_carbonlink_keeps_the_order_of_the_instances():
     assert carbonlink_hosts(instances, "::1") == ["[::1]:7102:b", "[::1]:7002:a"]
 
 
-def test_rules_follow_from_statsd_also_with_a_component_between(monkeypatch):
-    relay = Component("relay", ("relay",), (Socket("tcp", "relay_address", "relay_port"),))
-    chain = (*CHAIN[:-1], relay, CHAIN[-1])
-    monkeypatch.setattr(_topology, "CHAIN", chain)
-    monkeypatch.setattr(_topology, "COMPONENTS", {component.name: component for component in (*chain, *COMPONENTS.values())})
-    variables = {"s1": {"statsd_config": {"prefixStats": "own", "graphite": {"globalPrefix": "shop"}}}, "r1": {"relay_address": "10.0.0.7"}}
-    split = {"statsd": ["s1"], "relay": ["r1"], "carbon": ["c1"], "graphite_web": ["c1"]}
+def test_rules_follow_from_statsd_also_with_a_relay_between():
+    variables = {
+        "s1": {"statsd_config": {"prefixStats": "own", "graphite": {"globalPrefix": "shop"}}},
+        "r1": {"carbon_relay_address": "10.0.0.7"},
+    }
+    split = {"statsd": ["s1"], "carbon_relay": ["r1"], "carbon": ["c1"], "graphite_web": ["c1"]}
     assert topology("s1", split, **variables)["sends_to"]["statsd"]["host"] == "r1"
     rules = topology("c1", split, **variables)["carbon"]["storage_aggregations"]
     assert any(rule["pattern"].startswith(r"^shop\.gauges\.") for rule in rules)
 
 
-def test_the_port_is_that_of_the_carbon_that_statsd_names():
+@pytest.mark.parametrize(("relay", "component", "port"), [({}, "carbon_relay", 2004), ({"carbon_relay_state": "absent"}, "carbon", 2013)])
+def test_the_port_is_that_of_the_host_that_statsd_names(relay, component, port):
     split = {"statsd": ["s1"], "carbon": ["c1", "c2"], "graphite_web": ["c1"]}
-    instance = {"name": "a", "line_receiver_port": 2013, "cache_query_port": 7002}
-    second = {"carbon_cache_bind_address": "10.0.0.6", "carbon_cache_instances": [instance]}
+    second = {"carbon_cache_bind_address": "10.0.0.6", "carbon_cache_instances": LISTED, "carbon_relay_port": 2004, **relay}
     target = topology("s1", split, s1={"statsd_graphite_host": "10.0.0.6"}, c2=second, **OPEN)["sends_to"]["statsd"]
-    assert target == {"component": "carbon", "host": "c2", "address": "10.0.0.6", "port": 2013}
+    assert target == {"component": component, "host": "c2", "address": "10.0.0.6", "port": port}
 
 
 def test_a_carbon_knows_the_series_in_which_each_statsd_reports_about_itself():

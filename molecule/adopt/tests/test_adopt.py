@@ -93,7 +93,7 @@ def test_harmful_manual_configuration_is_reverted(host):
     assert not [
         line
         for line in listening.splitlines()
-        if line.split()[4].rpartition(":")[2] in ("2003", "2004", "7002", "8125", "8126") and "127.0.0.1:" not in line
+        if line.split()[4].rpartition(":")[2] in ("2003", "2004", "2103", "7002", "8125", "8126") and "127.0.0.1:" not in line
     ]
     assert host.file("/etc/graphite/secret_key").content_string == "hand-made-2017-k3y-of-the-host-with-fifty-characters\n"
     for path in ("/etc/carbon/storage-schemas.conf", "/etc/graphite/local_settings.py", "/etc/apache2/envvars"):
@@ -102,10 +102,10 @@ def test_harmful_manual_configuration_is_reverted(host):
 
 @pytest.mark.parametrize(
     ("port", "kind", "words"),
-    [(8126, "tcp", "statsd_management_port has port 8126"), (2003, "tcp", "carbon_cache_instances has port 2003")],
+    [(8126, "tcp", "statsd_management_port has port 8126"), (2003, "tcp", "carbon_relay_port has port 2003")],
 )
 def test_a_stranger_on_a_port_is_named_before_the_first_change(host, playbook, port, kind, words):
-    unit = "statsd" if port == 8126 else "carbon-cache@a"
+    unit = "statsd" if port == 8126 else "carbon-relay"
     program = f'import socket, time; s = socket.create_server(("127.0.0.1", {port})); time.sleep(300)'
     host.run(f"systemctl stop {unit}; nohup python3 -c '{program}' > /dev/null 2>&1 < /dev/null & sleep 1")
     try:

@@ -89,6 +89,6 @@ def test_the_corrected_run_ends_well_with_every_receiver_bound(host, playbook, c
     status, output = playbook("site.yml", variables)
     assert status == 0, output
     listening = {(line.split()[0], line.split()[4]) for line in host.run("ss -Hltun").stdout.splitlines()}
-    assert {("tcp", "127.0.0.1:2003"), ("tcp", "127.0.0.1:2004"), ("udp", "127.0.0.1:2003")} <= listening
+    assert {("tcp", "127.0.0.1:2003"), ("tcp", "127.0.0.1:2103"), ("tcp", "127.0.0.1:2004"), ("udp", "127.0.0.1:2003")} <= listening
     assert "DOCUMENTATION_URL = 'http://docs.example.org/'" in host.run("cat /etc/graphite/local_settings.py").stdout
     counter_comes_back("awkward.healed")

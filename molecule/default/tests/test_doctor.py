@@ -42,7 +42,7 @@ carbon.close()
 """
 # Beside the instance of the host: one whose cache is small and whose disk is slow, and one that cannot start.
 INSTANCES = [
-    {"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002},
+    {"name": "a", "line_receiver_port": 2103, "cache_query_port": 7002},
     {"name": "doctor", "line_receiver_port": 12003, "cache_query_port": 17002},
     {"name": "doctor-loop", "line_receiver_port": 12004, "cache_query_port": 17004},
 ]
@@ -177,7 +177,7 @@ def replaced(run, path, command):
 @pytest.fixture(scope="module")
 def sick(host, run, doctor, wait_until):
     """Let the host lose metrics in every way that takes less than a minute; return the lines of the verdict, by check."""
-    restart = "systemctl restart carbon-cache@a && timeout 20 sh -c 'until ss -Hltn sport = :2003 | grep -q .; do sleep 0.2; done'"
+    restart = "systemctl restart carbon-cache@a && timeout 20 sh -c 'until ss -Hltn sport = :2103 | grep -q .; do sleep 0.2; done'"
     python = f"{PYTHON} -c"
     limits = "s/^MAX_CREATES_PER_MINUTE.*/MAX_CREATES_PER_MINUTE = 1\\nCARBON_METRIC_INTERVAL = 2/"
     others = shlex.quote(OTHER_INSTANCES)

@@ -287,21 +287,6 @@ def test_a_unit_that_systemd_has_not_read_is_read(host, playbook):
     assert "9s" not in host.run("systemctl show --property RestartUSec statsd").stdout
 
 
-def test_an_instance_comes_and_goes(host, playbook, counter_comes_back):
-    first = {"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002}
-    second = {"name": "b", "line_receiver_port": 2103, "cache_query_port": 7102}
-    status, output = playbook("site.yml", {"carbon_cache_instances": [second, first]})
-    assert status == 0, output
-    assert '"graphitePort": 2103' in output
-    assert "CARBONLINK_HOSTS = ['127.0.0.1:7102:b', '127.0.0.1:7002:a']" in host.run("cat /etc/graphite/local_settings.py").stdout
-    counter_comes_back("instances.two")
-    host.run("systemctl stop carbon-cache@b")
-    status, output = playbook("site.yml")
-    assert status == 0, output
-    assert host.run("systemctl is-enabled carbon-cache@b").stdout.strip() == "disabled"
-    counter_comes_back("instances.one")
-
-
 def test_a_service_that_missed_its_configuration_gets_it(host, playbook, counter_comes_back):
     """A run that ended between writing a file and restarting the service."""
     config = "/etc/statsd/config.js"

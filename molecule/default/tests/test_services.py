@@ -164,8 +164,9 @@ def test_a_unit_whose_file_is_gone_is_stopped_and_disabled_as_well(host, service
 
 
 def test_the_stack_has_its_sandbox(host):
-    output = host.run("systemd-analyze security --no-pager carbon-cache@a statsd graphite_build_search_index | grep Overall").stdout
-    assert len(output.splitlines()) == 3
+    units = "carbon-cache@a carbon-relay statsd graphite_build_search_index"
+    output = host.run(f"systemd-analyze security --no-pager {units} | grep Overall").stdout
+    assert len(output.splitlines()) == 4
     assert all(float(line.split(":")[1].split()[0]) < 2 for line in output.splitlines()), output
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import PASSWORD, values
 
 OTHER_SITE = "<VirtualHost *:80>\n    ServerName other.example\n    RedirectMatch 302 . http://other.example/\n</VirtualHost>\n"
-PACKAGES = ("graphite-carbon", "graphite-web", "libapache2-mod-wsgi-py3", "python3-twisted", "nodejs", "borgbackup")
+PACKAGES = ("carbon-c-relay", "graphite-carbon", "graphite-web", "libapache2-mod-wsgi-py3", "python3-twisted", "nodejs", "borgbackup")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_what_the_roles_have_brought_goes_and_the_data_stays(host, playbook, cou
     status, output = playbook("uninstall.yml", check=True)
     assert status == 0, output
     assert installed(*PACKAGES) == list(PACKAGES)
-    assert set(listeners()) >= {"80", "2003", "7002", "8125", "8126"}
+    assert set(listeners()) >= {"80", "2003", "2103", "7002", "8125", "8126"}
 
     status, output = playbook("uninstall.yml")
     assert status == 0, output

@@ -34,8 +34,8 @@ _POINTS_UNTIL_OVERFLOW = 10
 _START_SECONDS = 5 * MINUTE
 
 
-class _Loss(NamedTuple):
-    """A counter of carbon of which every count is a loss.
+class Loss(NamedTuple):
+    """A counter of carbon, or of its relay, of which every count is a loss.
 
     ``can_be_critical`` says whether the loss is the fault of the host: anybody can send what carbon cannot store.
     """
@@ -48,35 +48,47 @@ class _Loss(NamedTuple):
 
 
 LOSSES = (
-    _Loss(
+    Loss(
         "dropped_creates",
         "droppedCreates",
         "dropped the points of new series {count}, because more series than MAX_CREATES_PER_MINUTE were new",
         "Set MAX_CREATES_PER_MINUTE in carbon_cache_settings to inf, or find the sender that makes new names all the time.",
     ),
-    _Loss(
+    Loss(
         "cache_overflow",
         "cache.overflow",
         "dropped points at least {count}, because its cache was full",
         "Raise MAX_UPDATES_PER_SECOND or MAX_CACHE_SIZE in carbon_cache_settings, add an instance to carbon_cache_instances, or use a"
         " faster disk.",
     ),
-    _Loss(
+    Loss(
         "write_errors",
         "errors",
         "failed to write to whisper files {count}, and dropped the points",
-        "journalctl --unit carbon-cache@{instance} --grep 'Error (creating|writing)' names the files and the reasons, such as a full disk"
+        "journalctl --unit {unit} --grep 'Error (creating|writing)' names the files and the reasons, such as a full disk"
         " or an owner other than carbon's.",
     ),
-    _Loss(
+    Loss(
         "invalid_points",
         "invalidPoints",
         "left out points {count}, because it cannot store them",
-        "journalctl --unit carbon-cache@{instance} --grep 'Not stored' has the points and the reasons, and docs/metrics.md what to send"
-        " instead.",
+        "journalctl --unit {unit} --grep 'Not stored' has the points and the reasons, and docs/metrics.md what to send instead.",
         can_be_critical=False,
     ),
 )
+
+
+def check_loss(report: Report, limits: Limits, loss: Loss, losses: list[tuple[int, float]], unit: str, now: int) -> None:
+    """Report what ``unit`` has lost recently; ``losses`` are the counts, with their times and sorted by these."""
+    recent = sum(value for when, value in losses if when >= now - limits.recent)
+    if not recent:
+        return
+    times = [when for when, _value in losses]
+    add = report.critical if loss.can_be_critical and times[-1] >= now - ONGOING_SECONDS else report.warn
+    what = loss.what.format(count=counted(recent, "time"))
+    remedy = loss.remedy.format(unit=unit.rsplit(".", 1)[0])
+    last = f"in the last {limits.recent // 3600} h, most recently at {iso_time(times[-1])}"
+    add(loss.check, episode_start(times, limits.recent), recent, f"{unit} {what}, {last}. {remedy}")
 
 
 class Settings(NamedTuple):
@@ -139,17 +151,8 @@ class Instance:
         if running_since is not None and running_since < self._now - _START_SECONDS:
             self._check_silence(report, running_since)
 
-    def _check_loss(self, report: Report, limits: Limits, loss: _Loss) -> None:
-        losses = self._losses(loss.metric)
-        recent = sum(value for when, value in losses if when >= self._now - limits.recent)
-        if not recent:
-            return
-        times = [when for when, _value in losses]
-        add = report.critical if loss.can_be_critical and times[-1] >= self._now - ONGOING_SECONDS else report.warn
-        what = loss.what.format(count=counted(recent, "time"))
-        remedy = loss.remedy.format(instance=self.name)
-        last = f"in the last {limits.recent // 3600} h, most recently at {iso_time(times[-1])}"
-        add(loss.check, episode_start(times, limits.recent), recent, f"{self.unit} {what}, {last}. {remedy}")
+    def _check_loss(self, report: Report, limits: Limits, loss: Loss) -> None:
+        check_loss(report, limits, loss, self._losses(loss.metric), self.unit, self._now)
 
     def _losses(self, metric: str) -> list[tuple[int, float]]:
         counts = dict(self.points(metric))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.apache_wsgi import apache_wsgi_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import carbon_cache_problems
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import carbon_relay_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_venv import graphite_venv_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_web import graphite_web_problems
@@ -20,6 +21,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd
 RULES: dict[str, Callable[[dict], list[str]]] = {
     "apache_wsgi": apache_wsgi_problems,
     "carbon_cache": carbon_cache_problems,
+    "carbon_relay": carbon_relay_problems,
     "go_runtime_metrics": go_runtime_metrics_problems,
     "graphite_venv": graphite_venv_problems,
     "graphite_web": graphite_web_problems,

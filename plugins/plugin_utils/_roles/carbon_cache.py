@@ -41,6 +41,14 @@ OWNED_SETTINGS = (
     "UDP_RECEIVER_INTERFACE",
 )
 
+# Of a, b, ..., aa, ...: names whose 100 places each on the ring of fnv1a_ch are all different, as tests/unit/test_carbon_instances.py
+# computes. Where two instances share a place, carbon and graphite-web move one of them, and carbon-c-relay does not.
+_NAMES = "a b c d f i w ae ah ai am ao ar bd bl bq bt b6 cb ct c7 dh fa hd hi ir i0 o9 rq tq y2 abc"
+INSTANCE_NAMES = tuple(_NAMES.split(" "))
+_INSTANCE_PORTS = ("line_receiver_port", "cache_query_port")
+# Behind a relay, which has the port of carbon.
+FIRST_LINE_PORT, FIRST_LINE_PORT_BEHIND_RELAY, FIRST_QUERY_PORT, PORT_STEP = 2003, 2103, 7002, 100
+
 _DATA_DIRECTORY = "/var/lib/graphite"
 TCP_RECEIVERS = ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT")
 
@@ -48,6 +56,21 @@ TCP_RECEIVERS = ("PICKLE_RECEIVER_PORT", "PROTOBUF_RECEIVER_PORT")
 def config_value(value: object) -> str:
     """Return ``value`` as the text that carbon reads back as the same value."""
     return str(value).replace("%", "%%")
+
+
+def carbon_instances(instances: object, processors: int, is_behind_relay: bool = False) -> list[dict]:
+    """Return the carbon-cache instances of a host as a list, from a valid value of ``carbon_cache_instances``.
+
+    ``processors`` is their number where the value is ``auto``. A list is returned as it is.
+    """
+    if isinstance(instances, (list, tuple)):
+        return list(instances)
+    number = min(processors, len(INSTANCE_NAMES)) if instances == "auto" else int(str(instances))
+    first = FIRST_LINE_PORT_BEHIND_RELAY if is_behind_relay else FIRST_LINE_PORT
+    return [
+        {"name": name, "line_receiver_port": first + step, "cache_query_port": FIRST_QUERY_PORT + step}
+        for name, step in zip(INSTANCE_NAMES[:number], range(0, PORT_STEP * number, PORT_STEP))
+    ]
 
 
 def prune_program(directory: str) -> list[dict]:
@@ -71,9 +94,13 @@ def carbon_cache_problems(variables: dict) -> list[str]:
     whisper_directory = variables["whisper_directory"]
     if variables.get("state") == "absent":
         return list(filter(None, [directory_problem("carbon_cache_whisper_directory", whisper_directory)]))
+    problems = instance_problems(variables["instances"])
+    # What follows from instances that are refused would be wrong as well.
+    instances = [] if problems else carbon_instances(variables["instances"], 2, bool(variables.get("is_behind_relay")))
     return [
-        *_instance_problems(variables["instances"]),
+        *problems,
         *filter(None, [address_problem("carbon_cache_bind_address", variables["bind_address"])]),
+        *_line_receiver_problems(variables["line_receiver_address"]),
         *filter(None, [_whisper_problem("carbon_cache_whisper_directory", whisper_directory)]),
         *schema_problems("carbon_cache_storage_schemas", variables["storage_schemas"]),
         *expected_series_problems(
@@ -82,16 +109,33 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
         *_tags_problems(variables["tags_url"]),
-        *_port_problems(variables["instances"], variables["settings"]),
-        *_receiver_problems(variables["settings"], variables["instances"]),
+        *_port_problems(instances, variables["settings"]),
+        *_receiver_problems(variables["settings"], instances),
         *_prune_problems(variables["prune"], whisper_directory),
     ]
 
 
-def _instance_problems(instances: list[dict]) -> list[str]:
+def instance_problems(instances: object) -> list[str]:
+    """Return one sentence for each mistake in ``carbon_cache_instances``."""
+    if isinstance(instances, (list, tuple)):
+        return _listed_instance_problems(list(instances))
+    number = str(instances)
+    if number == "auto" or (not isinstance(instances, bool) and re.match(r"\d+\Z", number) and 0 < int(number) <= len(INSTANCE_NAMES)):
+        return []
+    shown = "a dictionary" if isinstance(instances, dict) else f"'{instances}'"
+    return [
+        f"carbon_cache_instances is {shown}; give a number from 1 to {len(INSTANCE_NAMES)}, auto for as many as the host has processors,"
+        " or a list of instances."
+    ]
+
+
+def _listed_instance_problems(instances: list) -> list[str]:
     problems = []
     if not instances:
         problems.append("carbon_cache_instances is empty; carbon needs at least one instance to receive metrics.")
+    keys = ("name", *_INSTANCE_PORTS)
+    if not all(isinstance(instance, dict) and set(instance) == set(keys) for instance in instances):
+        return [f"Each element of carbon_cache_instances is a dictionary with the keys {', '.join(keys)}, and no others."]
     for instance in instances:
         if not re.match(r"[A-Za-z0-9_-]+\Z", str(instance["name"])):
             problems.append(f"carbon_cache_instances: '{instance['name']}' cannot name a unit; use letters, digits, '_' and '-'.")
@@ -99,6 +143,12 @@ def _instance_problems(instances: list[dict]) -> list[str]:
         if count > 1:
             problems.append(f"carbon_cache_instances has {count} instances '{name}'; give each a name of its own.")
     return problems
+
+
+def _line_receiver_problems(address: object) -> list[str]:
+    # By default, that of the other ports.
+    problem = address_problem("carbon_cache_line_receiver_address", address) if address else None
+    return [problem] if problem else []
 
 
 def _settings_problems(settings: dict) -> list[str]:
@@ -125,7 +175,7 @@ def _port_problems(instances: list[dict], settings: dict) -> list[str]:
     listeners = [
         (f"{key} of instance '{instance['name']}' in carbon_cache_instances", "TCP", instance[key])
         for instance in instances
-        for key in ("line_receiver_port", "cache_query_port")
+        for key in _INSTANCE_PORTS
     ]
     listeners += [(f"{name} in carbon_cache_settings", "TCP", settings[name]) for name in TCP_RECEIVERS if _is_open(settings, name)]
     if boolean(settings.get("ENABLE_UDP_LISTENER", False), strict=False):

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What carbon-c-relay tells of itself, in series that it sends to carbon as it sends others.
+
+Source of the names: ``collector.c`` of carbon-c-relay 3.7.3. This file is private to the collection.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.carbon import HISTORY, Loss, check_loss
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import ONGOING_SECONDS, Limits, Report, counted
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
+
+UNIT = "carbon-relay.service"
+LOSSES = (
+    Loss(
+        "relay_drops",
+        "metricsDropped",
+        "dropped points {count}, because a queue was full",
+        "See why a destination was away or slow for so long (journalctl --unit {unit} names it), or raise carbon_relay_queue_size.",
+    ),
+    Loss(
+        "relay_discards",
+        "metricsDiscarded",
+        "left out lines {count}, because they have no value or are too long",
+        "Correct the sender; docs/metrics.md has the format.",
+        can_be_critical=False,
+    ),
+)
+
+
+def check_relay(report: Report, limits: Limits, relay: dict, history: History, now: int) -> None:
+    """Report the losses of the relay on this host, and queues that fill up."""
+    prefix = relay["statistics_prefix"].replace("\\.1", socket.gethostname().replace(".", "_"))
+    for loss in LOSSES:
+        counts = history.points(f"{prefix}.{loss.metric}", now - HISTORY)
+        check_loss(report, limits, loss, [(when, count) for when, count in counts if count > 0], UNIT, now)
+    _check_queues(report, limits, relay, history.points(f"{prefix}.metricsQueued", now - limits.recent), now)
+
+
+def _check_queues(report: Report, limits: Limits, relay: dict, queued: list[tuple[int, float]], now: int) -> None:
+    limit = limits.cache_share * relay["queue_size"]
+    if not queued or queued[-1][0] < now - ONGOING_SECONDS or queued[-1][1] < limit:
+        return
+    report.warn(
+        "relay_queue_fills",
+        queued[-1][0],
+        queued[-1][1],
+        f"{counted(queued[-1][1], 'point')} wait in the queues of {UNIT}, of which each takes {relay['queue_size']}; a full queue drops"
+        " points. See why a destination is away or slow (journalctl names it), or raise carbon_relay_queue_size.",
+    )
