@@ -183,12 +183,9 @@ class Inventory:
 
     def _has_instance_in_front(self, host: str) -> bool:
         """Tell whether the inventory itself gives an instance of carbon the port of the relay, as before there was a relay."""
-        with suppress(RefusedValueError):
-            instances = self.own(host, "carbon_cache_instances")
-            if isinstance(instances, list):
-                ports = [str(instance.get("line_receiver_port")) for instance in instances if isinstance(instance, dict)]
-                return str(self.value(host, "carbon_relay_port")) in ports
-        return False
+        instances = self.own(host, "carbon_cache_instances")
+        ports = [str(instance["line_receiver_port"]) for instance in instances] if isinstance(instances, list) else []
+        return str(self.value(host, "carbon_relay_port")) in ports
 
     def has_relay(self, host: str) -> bool:
         """Tell whether a relay runs on a host."""

@@ -91,6 +91,13 @@ CASES = {
         {"carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 2003}]},
         ["carbon_cache_instances", "2003"],
     ),
+    "more caches than names": ({"carbon_cache_instances": 33}, ["carbon_cache_instances", "33", "1 to 32"]),
+    "number of caches that is a word": ({"carbon_cache_instances": "many"}, ["carbon_cache_instances", "many", "auto"]),
+    "route of the relay to a cluster that is not there": (
+        {"carbon_relay_routes": [{"match": ["*"], "send_to": ["elsewhere"]}]},
+        ["carbon_relay_routes", "elsewhere", "caches"],
+    ),
+    "route of the relay without a match": ({"carbon_relay_routes": [{"send_to": ["caches"]}]}, ["carbon_relay_routes[0]", "lacks match"]),
     "same place for two sites": (
         {"apache_wsgi_sites": [{"name": "other", "wsgi_script": "/other.wsgi", "user": "other", "group": "other"}]},
         ["apache_wsgi_sites", "other", "graphite"],
@@ -120,7 +127,18 @@ CASES = {
 }
 # Refused because of what several roles have.
 STACK_CASES = {
-    "port of another service": ({"graphite_web_port": 2003}, ["graphite_web_port", "carbon_cache_instances", "2003"]),
+    "port of another service": ({"graphite_web_port": 2003}, ["graphite_web_port", "carbon_relay_port", "2003"]),
+    "relay where an instance of carbon listens": (
+        {
+            "carbon_relay_state": "present",
+            "carbon_cache_instances": [{"name": "a", "line_receiver_port": 2003, "cache_query_port": 7002}],
+        },
+        ["carbon_relay_port", "carbon_cache_instances", "2003"],
+    ),
+    "relay where an instance of a number listens": (
+        {"carbon_cache_instances": 3, "carbon_relay_port": 2203},
+        ["carbon_relay_port", "2203"],
+    ),
     "flush interval that is not the finest retention": (
         {"statsd_flush_interval": 60000},
         ["statsd_flush_interval", "60000", "10000"],
