@@ -10,7 +10,10 @@ cd /
 
 # As the roles do: lists of the last hour are taken as they are.
 [ -n "$(find /var/lib/apt/lists -maxdepth 1 -mmin -60 -name '*Packages*' -print -quit)" ] || apt-get update -qq
-apt-get install -y -qq --no-install-recommends graphite-web graphite-carbon apache2 libapache2-mod-wsgi-py3 nodejs > /dev/null
+# Its service would start at once, on carbon's port.
+ln -s /dev/null /etc/systemd/system/carbon-c-relay.service
+apt-get install -y -qq --no-install-recommends graphite-web graphite-carbon carbon-c-relay apache2 libapache2-mod-wsgi-py3 nodejs \
+  > /dev/null
 
 # carbon
 cat > /etc/carbon/storage-schemas.conf << 'CONF'
@@ -38,9 +41,29 @@ pattern = \.(count|sum|sum_squares)(_\d+)?$
 xFilesFactor = 0
 aggregationMethod = sum
 CONF
-sed -i -e 's/^\([A-Z_]*INTERFACE\) *=.*/\1 = 127.0.0.1/' -e 's/^MAX_CREATES_PER_MINUTE *=.*/MAX_CREATES_PER_MINUTE = inf/' /etc/carbon/carbon.conf
+sed -i -e 's/^\([A-Z_]*INTERFACE\) *=.*/\1 = 127.0.0.1/' -e 's/^MAX_CREATES_PER_MINUTE *=.*/MAX_CREATES_PER_MINUTE = inf/' \
+  -e '/^\[cache\]/,/^\[relay\]/s/^LINE_RECEIVER_PORT *=.*/LINE_RECEIVER_PORT = 2103/' /etc/carbon/carbon.conf
 systemctl enable --quiet carbon-cache
 systemctl restart carbon-cache
+
+# The relay in front of carbon
+cat > /etc/carbon-relay.conf << 'CONF'
+cluster caches fnv1a_ch 127.0.0.1:2103=a;
+match * send to caches stop;
+listen type linemode 127.0.0.1:2003 proto tcp;
+CONF
+cat > /etc/systemd/system/carbon-relay.service << 'CONF'
+[Unit]
+Description=carbon-c-relay
+[Service]
+User=carbon-c-relay
+ExecStart=/usr/bin/carbon-c-relay -f /etc/carbon-relay.conf -q 1000000
+Restart=always
+[Install]
+WantedBy=multi-user.target
+CONF
+systemctl daemon-reload
+systemctl enable --quiet --now carbon-relay
 
 # graphite-web
 cat >> /etc/graphite/local_settings.py << CONF
@@ -107,4 +130,4 @@ with urllib.request.urlopen("http://127.0.0.1/render?target=carbon.agents.*.cpuU
     if answer.status != 200:
         raise SystemExit("graphite-web does not answer")
 PYTHON
-systemctl is-active --quiet carbon-cache statsd apache2
+systemctl is-active --quiet carbon-cache carbon-relay statsd apache2
