@@ -88,9 +88,8 @@ def carbon(tmp_path):
 @pytest.fixture
 def probe(run_module, tmp_path):
     def run(stand_in, **arguments):
-        return run_module(
-            "carbon_probe", instances=[stand_in.instance], directory=str(tmp_path), user=getpass.getuser(), timeout=1, **arguments
-        )
+        given = {"instances": [stand_in.instance], **arguments}
+        return run_module("carbon_probe", directory=str(tmp_path), user=getpass.getuser(), timeout=1, **given)
 
     return run
 
@@ -118,6 +117,28 @@ def test_a_busy_instance_is_no_failure_and_keeps_the_file_until_the_next_run(car
     assert "msg" not in result
     assert "has not written the point of metricstack_probe.a after 1 s" in str(result["warnings"])
     assert (tmp_path / "metricstack_probe" / "a.wsp").exists()
+
+
+def test_a_point_that_is_sent_to_the_relay_is_expected_in_any_instance(carbon, probe, tmp_path):
+    """The stand-in takes what the relay would hand on; another one, which is asked as well, never has it."""
+    other, stand_in = carbon("store"), carbon("store")
+    relay = {"address": "127.0.0.1", "port": stand_in.instance["line_receiver_port"]}
+    instances = [{**other.instance, "name": "b"}, stand_in.instance]
+    assert probe(stand_in, instances=instances, relay=relay)["series"] == [
+        "metricstack_probe.b",
+        "metricstack_probe.a",
+        "metricstack_probe.carbon_relay",
+    ]
+    assert "msg" not in probe(stand_in, instances=instances, relay=relay, state="absent")
+    assert list(tmp_path.iterdir()) == []
+    # One that hands on nothing.
+    sink = carbon("lose")
+    message = probe(stand_in, relay={"address": "127.0.0.1", "port": sink.instance["line_receiver_port"]})["msg"]
+    assert "carbon-relay has not taken the point of metricstack_probe.carbon_relay after 1 s" in message
+
+
+def test_lines_are_sent_to_the_address_of_the_line_receivers(carbon, probe):
+    assert "does not receive points on TCP port" in probe(carbon("store"), line_receiver_address="127.0.0.99")["msg"]
 
 
 def test_a_directory_that_cannot_be_written_to_is_named(carbon, run_module, tmp_path):

@@ -34,6 +34,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._health impor
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 AGENT = f"carbon.agents.{socket.gethostname().replace('.', '_')}-a"
+RELAY = f"carbon.relays.{socket.gethostname().replace('.', '_')}"
 RULES = "[carbon]\npattern = ^carbon\\.\nretentions = 60s:90d\n[default]\npattern = .*\nretentions = 60s:1d\n"
 LIMITS = Limits(recent=DAY, stopped=HOUR, disk_days=30, certificate_days=14, cache_share=0.8, clock=60, tree=60)
 LAG, BAD_LINES = "stats.gauges.statsd.timestamp_lag", "stats.counters.statsd.bad_lines_seen.count"
@@ -77,9 +78,11 @@ class Host:
         os.utime(path, (then, then))
         return path
 
-    def examine(self, statsd=(), **arguments):
+    def examine(self, statsd=(), relay=None, **arguments):
         instances = [{"name": "a", "cache_query_port": 1}]
         carbon = {"instances": instances, "whisper_directory": str(self.top), "conf_directory": str(self.conf), "statsd": list(statsd)}
+        if relay:
+            carbon["relay"] = relay
         result = self._run_module("graphite_health_info", carbon=carbon, **{"ignore": ["clock"], **arguments})
         assert "msg" not in result, result
         assert not result["changed"]
@@ -145,6 +148,29 @@ def test_each_counter_of_losses_is_a_finding(host, metric, check, severity, reme
     assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, severity, 420, host.time(600))
     assert "420 times" in finding["message"]
     assert remedy in finding["message"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "check", "severity", "remedy"),
+    [
+        ("metricsDropped", "relay_drops", "critical", "raise carbon_relay_queue_size"),
+        ("metricsDiscarded", "relay_discards", "warning", "Correct the sender"),
+    ],
+)
+def test_what_the_relay_loses_is_a_finding_where_there_is_a_relay(host, metric, check, severity, remedy):
+    host.series(f"{RELAY}.{metric}", [*every(60, 60, 7200, 0.0), (300, 412.0), (600, 8.0)])
+    (finding,) = host.examine(relay={"queue_size": 1000})["findings"]
+    assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, severity, 420, host.time(600))
+    assert finding["message"].startswith("carbon-relay.service ")
+    assert remedy in finding["message"]
+    assert host.findings() == []
+    assert host.findings(relay={"statistics_prefix": "load.relays.one"}) == []
+
+
+def test_a_queue_of_the_relay_that_fills_is_a_finding(host):
+    host.series(f"{RELAY}.metricsQueued", every(60, 60, 7200, 850.0))
+    assert host.findings(relay={"queue_size": 1000}) == [("relay_queue_fills", "warning", host.time(60), 850)]
+    assert host.findings(relay={"queue_size": 1100}) == []
 
 
 @pytest.mark.parametrize(

@@ -262,8 +262,10 @@ def test_a_relay_with_rules_of_its_own(host, playbook, run_python, now, render, 
             {"match": ["*"], "send_to": ["caches"], "stop": True},
         ],
     }
+    process = host.run("systemctl show --property MainPID --value carbon-relay").stdout
     status, output = playbook("carbon_relay.yml", variables)
     assert status == 0, output
+    assert host.run("systemctl show --property MainPID --value carbon-relay").stdout == process, "the relay was not reloaded"
     # Of points that are older than the expiry, nothing is computed.
     when = host.run("date +%s").stdout.strip()
     lines = [f"rules.web{number}.r{now} 2 {when}" for number in range(3)]
