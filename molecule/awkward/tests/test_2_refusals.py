@@ -172,14 +172,14 @@ def test_groups_whose_names_are_misspelt(refused, with_inventory):
 
 def test_several_hosts_without_groups(refused, with_inventory):
     output = refused({}, *with_inventory({"all": ["db", "web"], "web_servers": ["web"]}))
-    assert "The inventory has 3 hosts, but none of the groups go_runtime_metrics, statsd, carbon, graphite_web" in output
+    assert "The inventory has 3 hosts, but none of the groups go_runtime_metrics, statsd, carbon_relay, carbon, graphite_web" in output
     assert "Put each host into the groups of its components" in output
     assert "No host was contacted." in output
 
 
 def test_an_unknown_tag(refused):
     output = refused({}, "--tags", "graphite-web")
-    assert "No task of site.yml has one of the tags graphite-web. The tags of site.yml are carbon, graphite_web" in output
+    assert "No task of site.yml has one of the tags graphite-web. The tags of site.yml are carbon, carbon_relay, graphite_web" in output
 
 
 def test_a_host_that_cannot_be_reached_beside_one_that_can(refused, with_inventory):
