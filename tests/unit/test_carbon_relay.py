@@ -48,7 +48,7 @@ def test_by_default_everything_goes_to_one_cache(written, refused):
     assert written() == [
         'cluster "caches" fnv1a_ch "127.0.0.1:2103"="a"',
         'match * send to "caches" stop',
-        r'statistics submit every 60 seconds reset counters after interval prefix with "carbon.relays.\\.1"',
+        r'statistics submit every 60 seconds prefix with "carbon.relays.\\.1"',
         'listen type linemode "127.0.0.1:2003" proto tcp',
     ]
     assert refused() == []
@@ -85,7 +85,7 @@ def test_variables_become_statements_in_the_order_in_which_a_point_meets_them(wr
         r'match "^trash\\." send to blackhole',
         r'match "^a\\." "\"" send to "caches" "far"',
         'match * send to "caches" stop',
-        'statistics submit every 10 seconds reset counters after interval prefix with "relays.one"',
+        'statistics submit every 10 seconds prefix with "relays.one"',
         'listen type linemode "[::]:2003" proto tcp',
     ]
     assert refused(**variables) == []

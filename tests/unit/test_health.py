@@ -158,9 +158,11 @@ def test_each_counter_of_losses_is_a_finding(host, metric, check, severity, reme
     ],
 )
 def test_what_the_relay_loses_is_a_finding_where_there_is_a_relay(host, metric, check, severity, remedy):
-    host.series(f"{RELAY}.{metric}", [*every(60, 60, 7200, 0.0), (300, 412.0), (600, 8.0)])
+    # The relay counts on until it starts again, two minutes ago.
+    counts = [*every(60, 60, 7200, 0.0), *every(60, 60, 660, 8.0), *every(60, 60, 300, 420.0), (120, 0.0), (60, 3.0)]
+    host.series(f"{RELAY}.{metric}", counts)
     (finding,) = host.examine(relay={"queue_size": 1000})["findings"]
-    assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, severity, 420, host.time(600))
+    assert (finding["check"], finding["severity"], finding["value"], finding["since"]) == (check, severity, 423, host.time(600))
     assert finding["message"].startswith("carbon-relay.service ")
     assert remedy in finding["message"]
     assert host.findings() == []

@@ -292,3 +292,6 @@ def test_the_relay_reports_about_itself(host, render, wait_until):
     wait_until(lambda: render(f"removeEmptySeries({prefix}.metricsReceived)"), timeout=70)
     found = {series["target"].rpartition(".")[2] for series in render(f"{prefix}.destinations.127_0_0_1:2103.*")}
     assert {"sent", "queued", "stalls", "dropped"} <= found
+    # Also of the first minute after each of its starts.
+    (discarded,) = render(f"{prefix}.metricsDiscarded", **{"from": "-1h"})
+    assert max(values(discarded)) < 1000

@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """What carbon-c-relay tells of itself, in series that it sends to carbon as it sends others.
 
-Source of the names: ``collector.c`` of carbon-c-relay 3.7.3. This file is private to the collection.
+Its counters grow from its start on. Source of the names: ``collector.c`` of carbon-c-relay 3.7.3. This file is private to the collection.
 """
 
 from __future__ import annotations
@@ -35,9 +35,16 @@ def check_relay(report: Report, limits: Limits, relay: dict, history: History, n
     """Report the losses of the relay on this host, and queues that fill up."""
     prefix = relay["statistics_prefix"].replace("\\.1", socket.gethostname().replace(".", "_"))
     for loss in LOSSES:
-        counts = history.points(f"{prefix}.{loss.metric}", now - HISTORY)
+        counts = _increases(history.points(f"{prefix}.{loss.metric}", now - HISTORY))
         check_loss(report, limits, loss, [(when, count) for when, count in counts if count > 0], UNIT, now)
     _check_queues(report, limits, relay, history.points(f"{prefix}.metricsQueued", now - limits.recent), now)
+
+
+def _increases(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return what each point of a counter adds to the one before; a counter that is less than before has begun anew."""
+    return [
+        (when, count - before if count >= before else count) for (_earlier, before), (when, count) in zip([(0, 0.0), *points], points)
+    ]
 
 
 def _check_queues(report: Report, limits: Limits, relay: dict, queued: list[tuple[int, float]], now: int) -> None:
