@@ -134,6 +134,9 @@ def _role_problems(variables: _HostVariables, view: _topology.HostView, host: st
     if role == "carbon_cache":
         with suppress(_topology.RefusedValueError):
             values["carbon_cache_instances"] = view.own_instances()
+    if role == "carbon_relay":
+        with suppress(_topology.RefusedValueError):
+            values.update(view.own_relay())
     if role == "apache_wsgi":
         values["apache_wsgi_sites"] = [*view.own_site(), *values["apache_wsgi_sites"]]
     found = _validation.rule_problems(role, values, set(variables.refused), RULES.get(role))

@@ -13,6 +13,7 @@ description:
   - Makes a small whisper file for each instance, sends one point to the instance by the line protocol, and checks that the instance
     has taken the point. graphite-web shows the point at once, from the cache or from the file.
   - The same for a relay in front of them, of whose point one of the instances must take care.
+  - Without O(instances), sends one point to the relay only, which passes the point to other hosts. There, O(relayed) makes the files.
   - With V(absent), waits until each instance has written its point, fails if one takes points and does not store them, and removes
     the files. A busy instance may hold the point for longer than O(timeout); then its file stays for the next run, with a warning.
 author:
@@ -23,7 +24,7 @@ options:
       - The instances, as the variable C(carbon_cache_instances) of the role carbon_cache has them.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       name:
         description: Name of the instance.
@@ -59,6 +60,24 @@ options:
         description: TCP port on which it receives points.
         type: int
         required: true
+      unit:
+        description: Its unit of systemd, for messages.
+        type: str
+        default: carbon-relay
+        version_added: 2.1.0
+  relayed:
+    description:
+      - Names that relays on other hosts send here, as their O(prefix) and C(carbon_relay). Their files are made and removed as well.
+    type: list
+    elements: str
+    default: []
+    version_added: 2.1.0
+  prefix:
+    description:
+      - Begins the names of the series below O(name). Where several hosts share their series, give each a prefix of its own.
+    type: str
+    default: ""
+    version_added: 2.1.0
   directory:
     description:
       - Top of the whisper tree.
@@ -125,6 +144,12 @@ series:
   type: list
   elements: str
   sample: [metricstack_probe.a]
+points:
+  description: The value of the point of each series.
+  returned: O(state=present)
+  type: dict
+  sample: {metricstack_probe.a: 47.11}
+  version_added: 2.1.0
 value:
   description: Value of the point, which differs from run to run.
   returned: O(state=present)
@@ -165,17 +190,17 @@ class Receiver(NamedTuple):
     name: str
     unit: str
     address: tuple[str, int]
-    # Of the instances that are asked for the point.
+    # Of the instances that are asked for the point. Without any, other hosts have the point.
     query_ports: tuple[int, ...]
 
 
 def receivers_of(parameters: dict) -> list[Receiver]:
     """Return everything that a point is sent to."""
-    instances, relay = parameters["instances"], parameters["relay"]
+    instances, relay, prefix = parameters["instances"], parameters["relay"], parameters["prefix"]
     address = parameters["line_receiver_address"] or parameters["address"]
     receivers = [
         Receiver(
-            instance["name"],
+            prefix + instance["name"],
             f"carbon-cache@{instance['name']}",
             (address, instance["line_receiver_port"]),
             (instance["cache_query_port"],),
@@ -184,7 +209,7 @@ def receivers_of(parameters: dict) -> list[Receiver]:
     ]
     if relay:
         ports = tuple(instance["cache_query_port"] for instance in instances)
-        receivers.append(Receiver("carbon_relay", "carbon-relay", (relay["address"], relay["port"]), ports))
+        receivers.append(Receiver(f"{prefix}carbon_relay", relay["unit"], (relay["address"], relay["port"]), ports))
     return receivers
 
 
@@ -200,20 +225,30 @@ class Probe:
         return f"{self._parameters['name']}.{receiver.name}"
 
     def send(self, value: float) -> None:
+        if not self._parameters["instances"]:
+            for receiver in self.receivers:
+                self._send_point(receiver, value)
+            return
         account = pwd.getpwnam(self._parameters["user"])
         with self._directory(make_for=account) as directory:
+            for name in self._parameters["relayed"]:
+                self._make_file(directory, name, account)
             for receiver in self.receivers:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-                file = os.open(f"{receiver.name}.wsp", flags, 0o640, dir_fd=directory)
-                with os.fdopen(file, "wb") as stream:
-                    os.fchown(stream.fileno(), account.pw_uid, account.pw_gid)
-                    stream.write(HEADER + bytes(12 * POINTS))
+                self._make_file(directory, receiver.name, account)
                 self._send_point(receiver, value)
                 self._wait(receiver, lambda cached, file=receiver: bool(cached) or self._is_stored(directory, file, value), "has not taken")
+
+    def _make_file(self, directory: int, name: str, account) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(f"{name}.wsp", flags, 0o640, dir_fd=directory), "wb") as stream:
+            os.fchown(stream.fileno(), account.pw_uid, account.pw_gid)
+            stream.write(HEADER + bytes(12 * POINTS))
 
     def remove(self) -> list[str]:
         """Remove the files, and return a message for each instance that has not stored its point."""
         problems: list[str] = []
+        if not self._parameters["instances"]:
+            return problems
         try:
             with self._directory() as directory:
                 for receiver in self.receivers:
@@ -224,11 +259,25 @@ class Probe:
                         # An instance that does not answer would not make the file anew either.
                         with contextlib.suppress(FileNotFoundError):
                             os.unlink(f"{receiver.name}.wsp", dir_fd=directory)
+                for name in self._parameters["relayed"]:
+                    self._remove_relayed(directory, name)
         except FileNotFoundError:
             return []
         with contextlib.suppress(OSError):  # other files may be in the directory
             os.rmdir(self._path)
         return problems
+
+    def _remove_relayed(self, directory: int, name: str) -> None:
+        """Remove a file to which another host has sent a point, or to a store that is no home of the series, has not."""
+        ports = tuple(instance["cache_query_port"] for instance in self._parameters["instances"])
+        receiver = Receiver(name, "carbon-cache@*", ("", 0), ports)
+        try:
+            self._wait(receiver, lambda cached: not cached, "has not written")
+        except ProbeError as error:
+            self.warnings.append(f"{error}. The file stays until the next run.")
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{name}.wsp", dir_fd=directory)
 
     def _remove_file(self, directory: int, receiver: Receiver) -> list[str]:
         is_cached = True
@@ -316,7 +365,7 @@ def main() -> None:
             "instances": {
                 "type": "list",
                 "elements": "dict",
-                "required": True,
+                "default": [],
                 "options": {
                     "name": {"type": "str", "required": True},
                     "line_receiver_port": {"type": "int", "required": True},
@@ -327,8 +376,14 @@ def main() -> None:
             "line_receiver_address": {"type": "str"},
             "relay": {
                 "type": "dict",
-                "options": {"address": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
+                "options": {
+                    "address": {"type": "str", "required": True},
+                    "port": {"type": "int", "required": True},
+                    "unit": {"type": "str", "default": "carbon-relay"},
+                },
             },
+            "relayed": {"type": "list", "elements": "str", "default": []},
+            "prefix": {"type": "str", "default": ""},
             "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
             "name": {"type": "str", "default": "metricstack_probe"},
             "user": {"type": "str", "default": "_graphite"},
@@ -339,6 +394,9 @@ def main() -> None:
     )
     if not re.match(r"[A-Za-z0-9_-]+\Z", module.params["name"]):
         module.fail_json(msg=f"name is '{module.params['name']}'; use letters, digits, '_' and '-'.")
+    for name in [module.params["prefix"] or "a", *module.params["relayed"]]:
+        if not re.match(r"[A-Za-z0-9_-]+\Z", name):
+            module.fail_json(msg=f"'{name}' cannot be part of the name of a series; use letters, digits, '_' and '-'.")
     probe = Probe(module.params)
     value = random.randrange(1, 10**6) / 100
     try:
@@ -357,7 +415,8 @@ def main() -> None:
     for warning in probe.warnings:
         module.warn(warning)
     series = [probe.metric(receiver) for receiver in probe.receivers]
-    module.exit_json(changed=False, series=series, **({"value": value} if module.params["state"] == "present" else {}))
+    sent = {"value": value, "points": dict.fromkeys(series, value)} if module.params["state"] == "present" else {}
+    module.exit_json(changed=False, series=series, **sent)
 
 
 if __name__ == "__main__":

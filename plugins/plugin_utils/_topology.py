@@ -17,12 +17,19 @@ from typing import Any, NamedTuple
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import connect_address, is_loopback
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
+    address_problem,
+    connect_address,
+    count_problem,
+    is_loopback,
+    port_problem,
+)
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
     INSTANCE_NAMES,
     carbon_instances,
     instance_problems,
 )
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import MOST_MEMBERS
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_listeners, statsd_series
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
@@ -51,6 +58,11 @@ class Component(NamedTuple):
     # The component on whose hosts this one is, unless the inventory has its group.
     beside: str | None = None
 
+
+# Where relays and fronts reach the stores of a cluster, unless the inventory says otherwise.
+STORE_PORT = 2013
+STORE_WEB_PORT = 8081
+STORE_SITE = "graphite-store"
 
 # In the order in which a point passes through them: each sends to the next one that the inventory has.
 CHAIN = (
@@ -188,8 +200,37 @@ class Inventory:
         return str(self.value(host, "carbon_relay_port")) in ports
 
     def has_relay(self, host: str) -> bool:
-        """Tell whether a relay runs on a host."""
+        """Tell whether a relay that senders use runs on a host."""
         return host in self.hosts("carbon_relay", host) and self.keeps(host, "carbon_relay")
+
+    def replicas(self, host: str) -> int:
+        """Return on how many stores each series is: 0 if the hosts of carbon know nothing of each other."""
+        return _number(self.own(host, "carbon_replicas"))
+
+    def stores(self, host: str) -> list[str]:
+        """Return the hosts of carbon that share their series, in the order of the inventory: with one host, that one."""
+        if self.replicas(host):
+            return [store for store in self.hosts("carbon", host) if self.keeps(store, "carbon_cache")]
+        return [self.nearest("carbon", host)]
+
+    def is_clustered(self, host: str) -> bool:
+        """Tell whether the hosts of carbon share their series."""
+        return len(self.stores(host)) > 1
+
+    def is_store(self, host: str) -> bool:
+        """Tell whether a host is one of several that share their series."""
+        return self.is_clustered(host) and host in self.stores(host)
+
+    def store(self, host: str) -> dict:
+        """Return a store as relays, fronts and the other stores see it."""
+        return {
+            "host": host,
+            "name": str(self.own(host, "carbon_store_name") or re.sub(r"[^A-Za-z0-9_-]", "_", host)),
+            "address": str(self.own(host, "carbon_store_address") or self.own(host, "ansible_host") or host),
+            "port": self.own(host, "carbon_store_port") or STORE_PORT,
+            "web_port": self.own(host, "carbon_store_web_port") or STORE_WEB_PORT,
+            "leaving": boolean(self.own(host, "carbon_store_leaving") or False, strict=False),
+        }
 
     def lists_instances(self, host: str) -> bool:
         """Tell whether the inventory lists the instances of a host's carbon, with their ports."""
@@ -210,7 +251,11 @@ class Inventory:
                     f"carbon_cache_instances of {host} is auto, and the number of processors of {host} is not known in this play. Run"
                     f" site.yml, which asks every host for it, or give a number from 1 to {len(INSTANCE_NAMES)}.",
                 )
-        return carbon_instances(value, int(processors or 1), is_behind_relay=self.has_relay(host))
+        return carbon_instances(value, int(processors or 1), is_behind_relay=self.is_behind_relay(host))
+
+    def is_behind_relay(self, host: str) -> bool:
+        """Tell whether a relay on a host is in front of the host's carbon."""
+        return self.is_store(host) or self.has_relay(host)
 
     def listens_on(self, host: str, component: Component) -> tuple[Any, str]:
         """Return the address on which the first socket of ``component`` listens on a host, and the variable that decides it."""
@@ -218,7 +263,7 @@ class Inventory:
             own = self.own(host, "carbon_cache_line_receiver_address")
             if own:
                 return own, "carbon_cache_line_receiver_address"
-            if self.has_relay(host) and not self.lists_instances(host):
+            if self.is_behind_relay(host) and not self.lists_instances(host):
                 return "127.0.0.1", "carbon_cache_line_receiver_address"
         # The relay is where carbon was.
         elif component.name != "carbon_relay" or self.is_set(host, "carbon_relay_address") or host not in self.hosts("carbon", host):
@@ -254,9 +299,12 @@ class HostView:
                 "statsd": self._statsd(self._statsd_of_go()),
             },
             "statsd": self._statsd(self._inventory.nearest("statsd", self._host)),
+            "cluster": self._cluster(),
             "relay": self._relay(),
+            "store_relay": self._store_relay(),
             "carbon": self._carbon(self._known_processors),
             "web": self._web(),
+            "graphite_web": self._graphite_web(self._host),
             "listens": self._listens(),
         }
 
@@ -271,8 +319,10 @@ class HostView:
         ]
         if "statsd" in self.components:
             checks += [self._flush_problems, self._overwriting_problems, self._tags_problems]
-        if "graphite_web" in self.components:
-            checks += [self._data_problems, self._switch_problems]
+        if "carbon" in self.components:
+            checks += [self._cluster_problems]
+        if self._host in self._inventory.hosts("graphite_web", self._host):
+            checks += [self._data_problems, self._switch_problems, self._front_problems]
         problems: list[str] = []
         for check in checks:
             # What follows from a value that is refused would be wrong as well.
@@ -284,11 +334,16 @@ class HostView:
 
     @cached_property
     def components(self) -> list[str]:
-        return [name for name in COMPONENTS if self._host in self._inventory.hosts(name, self._host)]
+        """Return what is on the host. A store has a graphite-web that answers fronts, whatever the groups say."""
+        found = [name for name in COMPONENTS if self._host in self._inventory.hosts(name, self._host)]
+        return found if "graphite_web" in found or not self._inventory.is_store(self._host) else [*found, "graphite_web"]
 
     def target(self, component: Component) -> dict:
         """Return where ``component`` on this host sends: the receiving ``component``, its ``host``, ``address`` and ``port``."""
         receiver, host = self._nearest_receiver(component)
+        if receiver.name == "carbon" and self._inventory.is_store(host):
+            store = self._inventory.store(host)
+            return {"component": receiver.name, "host": host, "address": store["address"], "port": store["port"]}
         if receiver.sockets:
             port = self._value(host, receiver.sockets[0].port)
         else:
@@ -372,30 +427,69 @@ class HostView:
         """Return what the role carbon_relay is passed on this host, and where the host reaches its own relay."""
         address = self._inventory.listens_on(self._host, COMPONENTS["carbon_relay"])[0]
         own = {name: self._own(f"carbon_relay_{name}") for name in ("clusters", "statistics_prefix")}
+        clusters = self._clusters() if own["clusters"] is None else own["clusters"]
         prefix = self._carbon_setting(self._inventory.nearest("carbon", self._host), "CARBON_METRIC_PREFIX", "carbon")
         return {
             "state": "present" if self._inventory.has_relay(self._host) else "absent",
             "address": address,
             "local_address": connect_address(address),
             "port": self._value(self._host, "carbon_relay_port"),
-            "clusters": self._clusters() if own["clusters"] is None else own["clusters"],
+            "clusters": clusters,
+            "routes": self.own_relay().get("carbon_relay_routes") or self._value(self._host, "carbon_relay_routes"),
             "statistics_prefix": f"{prefix}.relays.\\.1" if own["statistics_prefix"] is None else own["statistics_prefix"],
         }
 
+    def _store_relay(self) -> dict:
+        """Return what the role carbon_relay is passed for the relay that spreads the series of this store over its caches."""
+        store = self._inventory.store(self._host)
+        is_store = self._inventory.is_store(self._host)
+        prefix = self._carbon_setting(self._host, "CARBON_METRIC_PREFIX", "carbon")
+        return {
+            "state": "present" if is_store else "absent",
+            "address": store["address"],
+            "port": store["port"],
+            "clusters": [self._caches(self._host)] if is_store else [],
+            "statistics_prefix": f"{prefix}.relays.\\.1-store",
+        }
+
+    def _cluster(self) -> dict:
+        """Return the stores, and on how many of them each series is."""
+        stores = [self._inventory.store(host) for host in self._inventory.stores(self._host)]
+        return {"replicas": self._inventory.replicas(self._host) if len(stores) > 1 else 1, "stores": stores}
+
     def _clusters(self) -> list[dict]:
-        """Return the caches to which the relay on this host sends, in the order in which graphite-web asks them."""
-        host = self._inventory.nearest("carbon", self._host)
+        """Return where the relay on this host sends: to the stores, or to the caches of the only one."""
+        if self._inventory.is_clustered(self._host):
+            cluster = self._cluster()
+            members = [
+                {"address": store["address"], "port": store["port"], "instance": store["name"]}
+                for store in cluster["stores"]
+                if not store["leaving"]
+            ]
+            return [{"name": "stores", "type": "fnv1a_ch", "replication": cluster["replicas"], "members": members}]
+        return [self._caches(self._inventory.nearest("carbon", self._host))]
+
+    def _caches(self, host: str) -> dict:
+        """Return the caches of a host as a destination of relays, in the order in which graphite-web asks them."""
         address = self._reach(host, self._inventory.listens_on(host, COMPONENTS["carbon"])[0])
         members = [
             {"address": address, "port": instance["line_receiver_port"], "instance": instance["name"]}
             for instance in self._inventory.instances(host, self._known_processors)
         ]
-        return [{"name": "caches", "type": "fnv1a_ch", "members": members}]
+        return {"name": "caches", "type": "fnv1a_ch", "members": members}
 
     @cached_property
     def _known_processors(self) -> int | None:
         """Return what counts where the number of a host's processors is not known: hosts that ask no instance need not know it."""
         return None if {"carbon_relay", "carbon", "graphite_web"}.intersection(self.components) else 1
+
+    def own_relay(self) -> dict:
+        """Return the variables of this host's relay, for the rules of its role, that follow from the stores of a cluster."""
+        if not self._inventory.is_clustered(self._host) or self._own("carbon_relay_clusters") is not None:
+            return {}
+        clusters = self._clusters()
+        own = {} if self._own("carbon_relay_routes") is not None else {"carbon_relay_routes": _all_to(clusters[0]["name"])}
+        return {"carbon_relay_clusters": clusters, **own}
 
     def own_instances(self) -> Any:
         """Return the instances of this host's carbon for the rules of its role; the value itself if it is refused."""
@@ -466,7 +560,8 @@ class HostView:
         return [
             other
             for other in self._inventory.hosts("statsd", host)
-            if self._inventory.keeps(other, "statsd") and HostView(self._inventory, other)._carbon_of_statsd()[0] in (host, None)
+            if self._inventory.keeps(other, "statsd")
+            and HostView(self._inventory, other)._carbon_of_statsd()[0] in (host, None, *self._inventory.stores(host))
         ]
 
     def _own_series(self, host: str) -> dict:
@@ -515,23 +610,42 @@ class HostView:
         return list(dict.fromkeys(found))
 
     def _web(self) -> dict:
+        """Return the front that serves this host."""
         host = self._inventory.nearest("graphite_web", self._host)
+        return {
+            "host": host,
+            "public_name": self._public_name(host),
+            "tags_enabled": self._tags_enabled(),
+            "local_url": self._local_url(host),
+            "public_url": self._public_url(host),
+            **self._graphite_web(host),
+        }
+
+    def _graphite_web(self, host: str) -> dict:
+        """Return where the graphite-web of a host has its data from, and whom it answers."""
         carbon = HostView(self._inventory, host)._carbon(self._known_processors)
         linked = self._inventory.own(host, "graphite_web_carbonlink_hosts")
         directory = self._inventory.own(host, "graphite_web_whisper_directory")
         hashing_type = self._inventory.own(host, "graphite_web_carbonlink_hashing_type")
         # Instances that the inventory names may be behind another relay.
-        is_relayed = linked is None and any(map(self._inventory.has_relay, self._inventory.hosts("carbon_relay", host)))
+        is_relayed = linked is None and (
+            self._inventory.is_clustered(host) or any(map(self._inventory.has_relay, self._inventory.hosts("carbon_relay", host)))
+        )
+        is_clustered, is_store = self._inventory.is_clustered(host), self._inventory.is_store(host)
+        is_front = host in self._inventory.hosts("graphite_web", host)
+        # A front without files of its own asks no cache either: the stores do.
+        instances = [] if is_clustered and not is_store else carbon["instances"]
+        others = [store for store in self._cluster()["stores"] if store["host"] != host] if is_clustered and is_front else []
+        store = self._inventory.store(host) if is_store else None
         return {
-            "host": host,
             "carbon_host": carbon["host"],
-            "public_name": self._public_name(host),
-            "tags_enabled": self._tags_enabled(),
-            "local_url": self._local_url(host),
-            "public_url": self._public_url(host),
-            "carbonlink_hosts": carbonlink_hosts(carbon["instances"], carbon["address"]) if linked is None else linked,
+            "is_front": is_front,
+            "carbonlink_hosts": carbonlink_hosts(instances, carbon["address"]) if linked is None else linked,
             "carbonlink_hashing_type": hashing_type or ("fnv1a_ch" if is_relayed else "carbon_ch"),
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
+            "cluster_servers": [f"{_in_url(other['address'])}:{other['web_port']}" for other in others],
+            "store_address": store["address"] if store else "",
+            "store_port": store["web_port"] if store else STORE_WEB_PORT,
         }
 
     def _local_url(self, host: str) -> str:
@@ -548,9 +662,15 @@ class HostView:
     def own_site(self) -> list[dict]:
         """Return graphite-web's site of Apache as far as it is known from the inventory: none if what decides it is refused."""
         site = {"name": "graphite", "wsgi_script": "/", "user": "_", "group": "_"}
+        sites: list[dict] = []
         with suppress(RefusedValueError):
-            return [{**site, **{key: self._value(self._host, f"graphite_web_{key}") for key in ("port", "server_name", "state")}}]
-        return []
+            sites.append({**site, **{key: self._value(self._host, f"graphite_web_{key}") for key in ("port", "server_name", "state")}})
+            if self._host not in self._inventory.hosts("graphite_web", self._host):
+                sites[0]["state"] = "absent"
+            if self._inventory.is_store(self._host) and self._keeps("graphite_web"):
+                store = self._inventory.store(self._host)
+                sites.append({**site, "name": STORE_SITE, "address": store["address"], "port": store["web_port"]})
+        return sites
 
     def _listens(self) -> list[dict]:
         """Return every socket that the host is to have, with the variable that decides its port."""
@@ -572,7 +692,7 @@ class HostView:
         if "statsd" in self.components:
             found += [self._servers_listen]
         if "carbon" in self.components:
-            found += [self._instances_listen, self._receivers_listen]
+            found += [self._store_listens, self._instances_listen, self._receivers_listen]
         if "graphite_web" in self.components:
             found += [partial(self._sites_listen, self.own_site), partial(self._sites_listen, lambda: self._own("apache_wsgi_sites") or [])]
         return found
@@ -585,6 +705,12 @@ class HostView:
         else:
             address = self._value(self._host, socket.address)
         return [_listener(component.name, socket.port, socket.protocol, address, self._value(self._host, socket.port))]
+
+    def _store_listens(self) -> list[dict]:
+        if not self._inventory.is_store(self._host):
+            return []
+        store = self._inventory.store(self._host)
+        return [_listener("store_relay", "carbon_store_port", "tcp", store["address"], store["port"])]
 
     def _servers_listen(self) -> list[dict]:
         if not self._keeps("statsd"):
@@ -623,7 +749,7 @@ class HostView:
         return [
             _listener(
                 "graphite_web",
-                "graphite_web_port" if site["name"] == "graphite" else "apache_wsgi_sites",
+                {"graphite": "graphite_web_port", STORE_SITE: "carbon_store_web_port"}.get(site["name"], "apache_wsgi_sites"),
                 "tcp",
                 site.get("address") or "*",
                 site.get("port", 80),
@@ -638,6 +764,9 @@ class HostView:
             return []
         # Such a relay sends where its clusters say.
         if component.name == "carbon_relay" and self._own("carbon_relay_clusters") is not None:
+            return []
+        # What is wrong with a store is told there.
+        if component.name == "carbon_relay" and self._inventory.is_clustered(self._host):
             return []
         found = self._arrival_problems(component, self._own(component.target[0]) if component.target else None)
         return found + (self._interval_problems() if component.name == "go_runtime_metrics" else [])
@@ -745,7 +874,90 @@ class HostView:
 
     def _shares_carbon(self, other: str) -> bool:
         (own, own_address), (others, others_address) = self._carbon_of_statsd(), HostView(self._inventory, other)._carbon_of_statsd()
-        return own_address == others_address if None in (own, others) else own == others
+        if own is None or others is None:
+            return own_address == others_address
+        return own == others or others in self._inventory.stores(own)
+
+    def _cluster_problems(self) -> list[str]:
+        """Return what keeps the hosts of carbon from sharing their series."""
+        hosts = self._inventory.hosts("carbon", self._host)
+        own = self._own("carbon_replicas")
+        if own is None:
+            return [_several_stores(hosts)] if len(hosts) > 1 else []
+        problem = None if str(own) == "0" else count_problem("carbon_replicas", own)
+        if problem:
+            return [f"{problem} 0 makes hosts of carbon that know nothing of each other."]
+        everywhere = {self._host: str(own)}
+        everywhere |= {
+            host: str(self._inventory.own(host, "carbon_replicas"))
+            for component in COMPONENTS
+            for host in self._inventory.hosts(component, self._host)
+        }
+        if len(set(everywhere.values())) > 1:
+            listed = " and ".join(f"{value} on {host}" for host, value in _first_keys(everywhere).items())
+            return [f"carbon_replicas is {listed}. Set carbon_replicas once, in group_vars of the group all."]
+        stores = [self._inventory.store(host) for host in self._inventory.stores(self._host)]
+        ring = [store for store in stores if not store["leaving"]]
+        if int(own) > max(1, len(ring)):
+            return [f"carbon_replicas is {own}, but the ring has {len(ring)} stores: {', '.join(store['name'] for store in ring)}."]
+        return self._store_problems(stores, ring) if len(stores) > 1 else []
+
+    def _store_problems(self, stores: list[dict], ring: list[dict]) -> list[str]:
+        own = next(store for store in stores if store["host"] == self._host) if self._inventory.is_store(self._host) else None
+        if own is None:
+            return []
+        problems = [
+            problem
+            for name in ("carbon_store_port", "carbon_store_web_port")
+            if self._own(name) is not None and (problem := port_problem(name, self._own(name)))
+        ]
+        # A service listens on an address and not on a name.
+        if address_problem("", own["address"]) or connect_address(own["address"]) != own["address"] or is_loopback(own["address"]):
+            problems.append(
+                f"carbon_store_address of {self._host} is '{own['address']}'; give the IP address at which the relays, the other stores"
+                " and the hosts of graphite_web reach this host, such as 192.0.2.10, and close its ports to everybody else."
+            )
+        if not re.match(r"[A-Za-z0-9_-]+\Z", own["name"]):
+            problems.append(f"carbon_store_name of {self._host} is '{own['name']}'; use letters, digits, '_' and '-' only.")
+        for other in stores[: stores.index(own)]:
+            for key in ("name", "address"):
+                if other[key] == own[key]:
+                    problems.append(
+                        f"carbon_store_{key} of {self._host} and of {other['host']} is '{own[key]}'. Give each store one of its own."
+                    )
+        if len(ring) > MOST_MEMBERS:
+            problems.append(f"The ring has {len(ring)} stores; the relay takes at most {MOST_MEMBERS}.")
+        first = stores[0]["host"]
+        for name in ("carbon_cache_storage_schemas", "carbon_cache_storage_aggregations"):
+            if self._value(self._host, name) != self._value(first, name):
+                problems.append(
+                    f"{name} of {self._host} differs from that of {first}, so that the copies of a series would differ. Set {name} once, in"
+                    " group_vars of the group carbon."
+                )
+        return problems
+
+    def _front_problems(self) -> list[str]:
+        """Return what keeps several fronts from being one for their users."""
+        fronts = [host for host in self._inventory.hosts("graphite_web", self._host) if self._inventory.keeps(host, "graphite_web")]
+        if not self._inventory.is_clustered(self._host) or len(fronts) < 2 or fronts[0] == self._host or self._host not in fronts:
+            return []
+        problems = []
+        database, first = (self._value(host, "graphite_web_database") or {} for host in (self._host, fronts[0]))
+        if "sqlite" in str(database.get("engine", "sqlite")):
+            problems.append(
+                f"graphite-web runs on {' and '.join(fronts)}, and each would have a SQLite database of its own: dashboards, events and"
+                " users of one would be missing on the other. Set graphite_web_database to one PostgreSQL database, in group_vars of the"
+                " group graphite_web."
+            )
+        elif database != first:
+            problems.append(f"graphite_web_database of {self._host} differs from that of {fronts[0]}. Set graphite_web_database once.")
+        keys = [self._own("graphite_web_secret_key"), self._inventory.own(fronts[0], "graphite_web_secret_key")]
+        if None in keys or keys[0] != keys[1]:
+            problems.append(
+                f"graphite_web_secret_key of {self._host} and {fronts[0]} is not the same, and a login on one would not be known to the"
+                " other. Set graphite_web_secret_key once, in group_vars of the group graphite_web, encrypted with Ansible Vault."
+            )
+        return problems
 
     def _switch_problems(self) -> list[str]:
         """Carbon tells one graphite-web of tags, and StatsD takes them or not."""
@@ -759,7 +971,7 @@ class HostView:
         carbon = self._inventory.nearest("carbon", self._host)
         if not self._keeps("graphite_web") or not self._inventory.keeps(carbon, "carbon_cache"):
             return []
-        elsewhere = "CLUSTER_SERVERS" in (self._own("graphite_web_settings") or {})
+        elsewhere = "CLUSTER_SERVERS" in (self._own("graphite_web_settings") or {}) or self._inventory.is_clustered(self._host)
         if carbon == self._host or elsewhere or self._own("graphite_web_whisper_directory") is not None:
             return []
         return [
@@ -767,6 +979,22 @@ class HostView:
             " group carbon as well, or say where the data comes from: graphite_web_whisper_directory, or CLUSTER_SERVERS in"
             " graphite_web_settings."
         ]
+
+
+def _all_to(cluster: str) -> list[dict]:
+    return [{"match": ["*"], "send_to": [cluster], "stop": True}]
+
+
+def _several_stores(hosts: list[str]) -> str:
+    return (
+        f"The group carbon has {len(hosts)} hosts: {', '.join(hosts)}. Set carbon_replicas in group_vars of the group all: 2 keeps each"
+        " series on two of them, 1 on one, and with 0 they know nothing of each other."
+    )
+
+
+def _first_keys(values: Mapping[str, str]) -> dict[str, str]:
+    """Return one entry for each value."""
+    return {key: value for value, key in {value: key for key, value in reversed(list(values.items()))}.items()}
 
 
 def _listener(component: str, variable: str, protocol: str, address: Any, port: Any) -> dict:

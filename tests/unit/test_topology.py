@@ -310,7 +310,8 @@ def test_two_statsd_whose_series_differ_share_a_carbon():
     suffixes = {host: {"statsd_config": {"graphite": {"globalSuffix": host}}} for host in ("s1", "s2")}
     assert problems("s2", groups, **OPEN, **suffixes) == []
     # Each with a carbon of its own, they need no other names.
-    assert problems("c1", {name: ["c1", "c2"] for name in ("carbon", "statsd", "graphite_web")}) == []
+    alone = {host: {"carbon_replicas": 0} for host in ("c1", "c2")}
+    assert problems("c1", {name: ["c1", "c2"] for name in ("carbon", "statsd", "graphite_web")}, **alone) == []
 
 
 def test_a_relay_on_a_host_of_its_own_takes_what_is_sent_and_sends_to_the_caches():
@@ -624,3 +625,117 @@ def test_two_addresses_that_nobody_knows_are_two_carbons():
     assert problems("s1", groups, **variables) == []
     variables["s2"] = variables["s1"]
     assert any("overwrite each other's values" in problem for problem in problems("s1", groups, **variables))
+
+
+CLUSTER = {
+    "carbon": ["c1", "c2", "c3"],
+    "carbon_relay": ["r1", "r2"],
+    "graphite_web": ["c1", "w1"],
+    "statsd": ["s1"],
+}
+
+
+def cluster(**changes: dict) -> dict:
+    """Return the variables of CLUSTER, with those of single hosts in place of the others."""
+    address = {"c1": "10.0.0.1", "c2": "10.0.0.2", "c3": "10.0.0.3"}
+    everybody = [host for hosts in CLUSTER.values() for host in hosts]
+    shared = {
+        "carbon_replicas": 2,
+        "graphite_web_database": {"engine": "django.db.backends.postgresql", "name": "graphite"},
+        "graphite_web_secret_key": "long and random",
+    }
+    return {
+        host: {
+            **shared,
+            **({"carbon_store_address": address[host]} if host in address else {}),
+            **({"carbon_relay_address": f"10.0.1.{host[1]}"} if host.startswith("r") else {}),
+            **changes.get(host, {}),
+        }
+        for host in everybody
+    }
+
+
+def test_relays_choose_the_stores_and_each_store_its_caches():
+    (tier,) = topology("r1", CLUSTER, **cluster())["relay"]["clusters"]
+    assert (tier["name"], tier["type"], tier["replication"]) == ("stores", "fnv1a_ch", 2)
+    assert [(member["address"], member["port"], member["instance"]) for member in tier["members"]] == [
+        ("10.0.0.1", 2013, "c1"),
+        ("10.0.0.2", 2013, "c2"),
+        ("10.0.0.3", 2013, "c3"),
+    ]
+    assert topology("r2", CLUSTER, **cluster())["relay"]["clusters"] == [tier]
+    assert topology("r1", CLUSTER, **cluster())["relay"]["routes"][0]["send_to"] == ["stores"]
+    store = topology("c2", CLUSTER, **cluster(c2={"carbon_cache_instances": 2}))
+    assert (store["relay"]["state"], store["store_relay"]["state"]) == ("absent", "present")
+    assert (store["store_relay"]["address"], store["store_relay"]["port"]) == ("10.0.0.2", 2013)
+    (caches,) = store["store_relay"]["clusters"]
+    assert [(member["address"], member["port"]) for member in caches["members"]] == [("127.0.0.1", 2103), ("127.0.0.1", 2203)]
+    assert topology("r1", CLUSTER, **cluster())["store_relay"]["state"] == "absent"
+    for host in ("c1", "c2", "c3", "r1", "r2", "w1", "s1"):
+        assert problems(host, CLUSTER, **cluster()) == []
+
+
+def test_fronts_ask_the_stores_on_a_site_of_their_own():
+    own, alone, store = (topology(host, CLUSTER, **cluster())["graphite_web"] for host in ("c1", "w1", "c2"))
+    # A front that is a store reads its own files, and asks its own caches.
+    assert own["cluster_servers"] == ["10.0.0.2:8081", "10.0.0.3:8081"]
+    assert (own["carbonlink_hosts"], own["carbonlink_hashing_type"]) == (["127.0.0.1:7002:a"], "fnv1a_ch")
+    assert alone["cluster_servers"] == ["10.0.0.1:8081", "10.0.0.2:8081", "10.0.0.3:8081"]
+    assert (alone["carbonlink_hosts"], alone["store_address"], alone["is_front"]) == ([], "", True)
+    assert (store["cluster_servers"], store["store_address"], store["is_front"]) == ([], "10.0.0.2", False)
+    assert "graphite_web" in topology("c2", CLUSTER, **cluster())["components"]
+    sockets = {(socket["variable"], socket["port"]) for socket in topology("c2", CLUSTER, **cluster())["listens"]}
+    assert {("carbon_store_port", 2013), ("carbon_store_web_port", 8081)} < sockets
+    assert ("graphite_web_port", 80) not in sockets
+
+
+def test_a_store_that_leaves_is_asked_and_gets_no_points():
+    variables = cluster(c3={"carbon_store_leaving": True})
+    (tier,) = topology("r1", CLUSTER, **variables)["relay"]["clusters"]
+    assert [member["instance"] for member in tier["members"]] == ["c1", "c2"]
+    assert "10.0.0.3:8081" in topology("w1", CLUSTER, **variables)["graphite_web"]["cluster_servers"]
+
+
+def test_one_of_the_hosts_of_carbon_alone_is_no_cluster():
+    one = topology("c1", {**SPLIT}, c1={"carbon_replicas": 1})
+    assert (one["cluster"]["replicas"], len(one["cluster"]["stores"]), one["store_relay"]["state"]) == (1, 1, "absent")
+    assert one["relay"]["clusters"][0]["name"] == "caches"
+
+
+@pytest.mark.parametrize(
+    ("host", "changes", "named"),
+    [
+        ("c1", {host: {"carbon_replicas": None} for host in cluster()}, "The group carbon has 3 hosts: c1, c2, c3. Set carbon_replicas"),
+        ("c1", {host: {"carbon_replicas": 4} for host in cluster()}, "carbon_replicas is 4, but the ring has 3 stores: c1, c2, c3."),
+        ("c1", {host: {"carbon_replicas": "two"} for host in cluster()}, "carbon_replicas is two"),
+        ("c1", {"r1": {"carbon_replicas": 1}}, "carbon_replicas is 2 on c1 and 1 on r1. Set carbon_replicas once"),
+        ("c2", {"c2": {"carbon_store_address": "10.0.0.1"}}, "carbon_store_address of c2 and of c1 is '10.0.0.1'"),
+        ("c2", {"c2": {"carbon_store_name": "c1"}}, "carbon_store_name of c2 and of c1 is 'c1'"),
+        ("c2", {"c2": {"carbon_store_name": "c 1"}}, "carbon_store_name of c2 is 'c 1'; use letters"),
+        ("c2", {"c2": {"carbon_store_address": "127.0.0.1"}}, "carbon_store_address of c2 is '127.0.0.1'; give the IP address"),
+        ("c2", {"c2": {"carbon_store_address": None}}, "carbon_store_address of c2 is 'c2'; give the IP address"),
+        ("c2", {"c2": {"carbon_store_address": "0.0.0.0"}}, "carbon_store_address of c2 is '0.0.0.0'; give the IP address"),
+        ("c2", {"c2": {"carbon_store_port": 0}}, "carbon_store_port is 0; a port is a number"),
+        (
+            "c3",
+            {"c3": {"carbon_cache_storage_schemas": [{"name": "all", "pattern": ".*", "retentions": "10s:1d"}]}},
+            "carbon_cache_storage_schemas of c3 differs from that of c1",
+        ),
+        ("w1", {"w1": {"graphite_web_database": {}}}, "graphite-web runs on c1 and w1, and each would have a SQLite database of its own"),
+        ("w1", {"w1": {"graphite_web_secret_key": "other"}}, "graphite_web_secret_key of w1 and c1 is not the same"),
+        (
+            "w1",
+            {"w1": {"graphite_web_database": {"engine": "django.db.backends.postgresql", "name": "other"}}},
+            "graphite_web_database of w1 differs from that of c1",
+        ),
+    ],
+)
+def test_what_hosts_of_a_cluster_could_not_share_is_named(host, changes, named):
+    (problem,) = problems(host, CLUSTER, **cluster(**changes))
+    assert named in problem
+
+
+def test_two_statsd_of_a_cluster_do_not_write_the_same_series():
+    groups = {**CLUSTER, "statsd": ["r1", "r2"]}
+    (problem,) = problems("r2", groups, **cluster())
+    assert "StatsD on r2 and StatsD on r1 would write the same series" in problem

@@ -59,6 +59,7 @@ def carbon_relay_problems(variables: dict) -> list[str]:
         return []
     names = [cluster["name"] for cluster in variables["clusters"]]
     return [
+        *_name_problems(str(variables["name"])),
         *filter(
             None, [address_problem("carbon_relay_address", variables["address"]), port_problem("carbon_relay_port", variables["port"])]
         ),
@@ -69,6 +70,14 @@ def carbon_relay_problems(variables: dict) -> list[str]:
         *_number_problems(variables),
         *_text_problems("carbon_relay_statistics_prefix", variables["statistics_prefix"]),
     ]
+
+
+def _name_problems(name: str) -> Iterator[str]:
+    if not re.match(r"[A-Za-z0-9_-]+\Z", name) or name == "carbon-c-relay":
+        yield (
+            f"carbon_relay_name is '{name}'; use letters, digits, '_' and '-' only, and not carbon-c-relay, which is the service of the"
+            " package."
+        )
 
 
 def _number_problems(variables: dict) -> Iterator[str]:

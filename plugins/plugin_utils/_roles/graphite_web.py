@@ -5,10 +5,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import zoneinfo
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import dashboard_problems
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import count_problem, host_name_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
+    address_problem,
+    connect_address,
+    count_problem,
+    host_name_problem,
+    port_problem,
+)
 
 _SQLITE = "django.db.backends.sqlite3"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
@@ -42,6 +49,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
     problems += [count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads", "request_timeout")]
     if not str(variables.get("secret_key", "made on the host") or "").strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
+    problems += _store_problems(variables)
     problems.append(_time_zone_problem(variables["time_zone"]))
     problems += database_problems
     problems += [
@@ -57,6 +65,16 @@ def graphite_web_problems(variables: dict) -> list[str]:
     problems += _user_problems(variables["users"])
     problems += dashboard_problems("graphite_web_dashboards", variables.get("dashboards") or [])
     return [problem for problem in problems if problem]
+
+
+def _store_problems(variables: dict) -> Iterator[str]:
+    address = str(variables["store_address"])
+    if address and (address_problem("", address) or connect_address(address) != address):
+        yield f"graphite_web_store_address is '{address}'; give one IP address of the host, such as 192.0.2.10."
+    yield from filter(None, [port_problem("graphite_web_store_port", variables["store_port"])])
+    for server in variables["cluster_servers"]:
+        if not re.match(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d+(/\S*)?(\?\S+)?\Z", str(server)):
+            yield f"graphite_web_cluster_servers has '{server}'; write each as ADDRESS:PORT, such as 192.0.2.11:8081."
 
 
 def _time_zone_problem(name: str) -> str | None:
