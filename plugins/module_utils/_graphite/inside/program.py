@@ -32,6 +32,7 @@ ACTIONS: dict[str, Callable[..., Any]] = {
     "write_dashboards": dashboards.write_dashboards,
     "write_users": accounts.write_users,
 }
+WRITERS = ("load", "migrate", "write_dashboards", "write_users")
 
 
 def answer(action: str, database: str, arguments: dict) -> dict:
@@ -40,7 +41,12 @@ def answer(action: str, database: str, arguments: dict) -> dict:
     from django.db.utils import DatabaseError
 
     try:
-        return ACTIONS[action](connections[database], **arguments)
+        connection = connections[database]
+        if action in WRITERS and connection.vendor == "postgresql":
+            # Until the connection is closed. Other hosts whose graphite-web has the same database may be about to do the same.
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", ["metricstack.graphite"])
+        return ACTIONS[action](connection, **arguments)
     except DatabaseError as error:
         missing = "no such table" in str(error) or "does not exist" in str(error)
         raise RefusalError(Kind.NO_SCHEMA if missing else Kind.DATABASE, f"{type(error).__name__}: {error}") from error
