@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Several hosts as one Graphite: every series on two stores, whole through each front, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from urllib.parse import urlencode
+
+import testinfra
+
+NAME = os.environ.get("MOLECULE_HOST", "metricstack-instance")
+ADDRESSES = {"c1": "10.213.77.11", "c2": "10.213.77.12", "c3": "10.213.77.13", "f1": "10.213.77.21", "f2": "10.213.77.22"}
+STORES = ("c1", "c2", "c3")
+FRONTS = ("f1", "f2")
+# Points a second.
+RATE = int(os.environ.get("CLUSTER_RATE", "1000"))
+
+testinfra_hosts = [f"ansible://{NAME}-f1"]
+
+
+def on(part):
+    """Return one of the hosts."""
+    return testinfra.get_host(f"docker://{NAME}-{part}")
+
+
+def docker(*command):
+    subprocess.run(["docker", *command], check=True, capture_output=True)
+
+
+def render(front, target, **parameters):
+    query = urlencode({"target": target, "format": "json", "noCache": 1, "from": "-5min", **parameters})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{ADDRESSES[front]}/render?{query}", timeout=60) as response:
+        return json.loads(response.read())
+
+
+def points(front, pattern, begin, end):
+    """Return the times and values of each series that match, between two seconds."""
+    return {
+        series["target"]: {when: value for value, when in series["datapoints"] if value is not None and begin <= when < end}
+        for series in render(front, pattern, **{"from": begin - 1, "until": end})
+    }
+
+
+def copies(pattern):
+    """Return the stores that have a file of each series."""
+    found = {}
+    for store in STORES:
+        for path in on(store).run(f"find /var/lib/graphite/whisper -path '*/{pattern}*.wsp'").stdout.split():
+            found.setdefault(path, []).append(store)
+    return found
+
+
+class Sender(threading.Thread):
+    """Sends a point of each series a second to one relay, and what may be lost with it to the other one again."""
+
+    KEPT = 10
+
+    def __init__(self, name, relays, seconds, series=RATE):
+        super().__init__()
+        self.name, self._relays, self._series = name, list(relays), series
+        self.begin = int(time.time()) + 1
+        self.end = self.begin + seconds
+        self._connection = None
+        self._sent = []
+        self.start()
+
+    def run(self):
+        for second in range(self.begin, self.end):
+            while time.time() < second:
+                time.sleep(0.01)
+            lines = "".join(f"load_test.{self.name}.s{number} {second % 1000} {second}\n" for number in range(self._series)).encode()
+            self._sent = [*self._sent[1 - self.KEPT :], lines]
+            self._send(lines)
+        self._connection.shutdown(socket.SHUT_WR)
+        self._connection.recv(1)
+
+    def _send(self, data):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = socket.create_connection((ADDRESSES[self._relays[0]], 2003), timeout=2)
+                    self._connection.settimeout(5)
+                self._connection.sendall(data)
+            except OSError:
+                assert time.monotonic() < deadline, "no relay takes points"
+                self._connection = None
+                self._relays.reverse()
+                data = b"".join(self._sent)
+            else:
+                return
+
+    def missing(self, front, count, until):
+        """Return how many points a front lacks of the first series, up to a second."""
+        shown = points(front, f"load_test.{self.name}.s{{{','.join(map(str, range(count)))}}}", self.begin, until)
+        wanted = {second: second % 1000 for second in range(self.begin, until)}
+        return sum(
+            len(wanted.items() - shown.get(f"load_test.{self.name}.s{number}", {}).items()) for number in range(count)
+        )
+
+
+def test_each_series_is_on_two_stores_and_whole_through_each_front(wait_until):
+    sender = Sender("two", FRONTS, 3, series=200)
+    sender.join()
+    for front in FRONTS:
+        # From the caches, before anything is on disk.
+        wait_until(lambda front=front: sender.missing(front, 200, sender.end) == 0, message=f"{front} lacks points")
+    wait_until(lambda: len(copies("load_test/two/")) == 200 and all(len(stores) == 2 for stores in copies("load_test/two/").values()))
+    shares = [sum(store in stores for stores in copies("load_test/two/").values()) for store in STORES]
+    assert min(shares) > 80, shares
+
+
+def test_stores_answer_fronts_at_their_own_address_only():
+    listening = on("c1").run("ss -Hltn").stdout
+    assert "10.213.77.11:8081 " in listening
+    assert "10.213.77.11:2013 " in listening
+    assert ":80 " not in listening
+    for port in (2103, 2203, 7002, 7102):
+        assert f"127.0.0.1:{port} " in listening
+
+
+def test_what_each_statsd_counts_comes_back_from_each_front(wait_until):
+    for front, amount in zip(FRONTS, (3, 4)):
+        program = f"import socket; socket.socket(2, 2).sendto(b'shared:{amount}|c', ('127.0.0.1', 8125))"
+        assert on(front).run(f'/usr/bin/python3 -c "{program}"').rc == 0
+    for front in FRONTS:
+
+        def total(front=front):
+            found = render(front, "sumSeries(stats.counters.shared.count.*)") or render(front, "sumSeries(stats.counters.shared.count*)")
+            return sum(value for series in found for value, _when in series["datapoints"] if value) == 7
+
+        wait_until(total, timeout=60, message=f"{front} does not count what both have counted")
+
+
+def test_a_user_of_one_front_is_known_to_the_other():
+    names = {on(front).run("sha256sum /etc/graphite/secret_key").stdout.split()[0] for front in FRONTS}
+    assert len(names) == 1
+
+
+def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until):
+    sender = Sender("store", FRONTS, 60)
+    time.sleep(15)
+    docker("kill", f"{NAME}-c2")
+    incomplete = []
+    while time.time() < sender.begin + 40:
+        for front in FRONTS:
+            until = int(time.time()) - 5
+            incomplete.append(sender.missing(front, 200, until))
+    docker("start", f"{NAME}-c2")
+    sender.join()
+    assert incomplete and sum(incomplete) == 0, incomplete
+    for front in FRONTS:
+        wait_until(lambda front=front: sender.missing(front, 200, sender.end) == 0, timeout=60, message=f"{front} lacks points")
+
+
+def test_a_relay_that_is_killed_loses_nothing_of_a_sender_that_has_two(wait_until):
+    sender = Sender("relay", FRONTS, 30)
+    time.sleep(10)
+    on("f1").run("systemctl kill --signal KILL carbon-relay")
+    sender.join()
+    wait_until(lambda: sender.missing("f2", 200, sender.end) == 0, timeout=60, message="points were lost with the relay")
