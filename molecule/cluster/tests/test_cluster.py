@@ -102,9 +102,7 @@ class Sender(threading.Thread):
         """Return how many points a front lacks of the first series, up to a second."""
         shown = points(front, f"load_test.{self.name}.s{{{','.join(map(str, range(count)))}}}", self.begin, until)
         wanted = {second: second % 1000 for second in range(self.begin, until)}
-        return sum(
-            len(wanted.items() - shown.get(f"load_test.{self.name}.s{number}", {}).items()) for number in range(count)
-        )
+        return sum(len(wanted.items() - shown.get(f"load_test.{self.name}.s{number}", {}).items()) for number in range(count))
 
 
 def test_each_series_is_on_two_stores_and_whole_through_each_front(wait_until):
@@ -156,7 +154,8 @@ def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until):
             incomplete.append(sender.missing(front, 200, until))
     docker("start", f"{NAME}-c2")
     sender.join()
-    assert incomplete and sum(incomplete) == 0, incomplete
+    assert incomplete
+    assert sum(incomplete) == 0, incomplete
     for front in FRONTS:
         wait_until(lambda front=front: sender.missing(front, 200, sender.end) == 0, timeout=60, message=f"{front} lacks points")
 

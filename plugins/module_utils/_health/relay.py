@@ -42,9 +42,7 @@ def check_relay(report: Report, limits: Limits, relay: dict, history: History, n
 
 def _increases(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """Return what each point of a counter adds to the one before; a counter that is less than before has begun anew."""
-    return [
-        (when, count - before if count >= before else count) for (_earlier, before), (when, count) in zip([(0, 0.0), *points], points)
-    ]
+    return [(when, count - before if count >= before else count) for (_earlier, before), (when, count) in zip([(0, 0.0), *points], points)]
 
 
 def _check_queues(report: Report, limits: Limits, relay: dict, queued: list[tuple[int, float]], now: int) -> None:
