@@ -74,7 +74,9 @@ options:
         type: dict
         suboptions:
           statistics_prefix:
-            description: How the names of its series begin; C(\.1) stands for the name of the host.
+            description: >-
+              How the names of its series begin; C(\.1) stands for the name of the host. With C(.*) at the end, all relays whose series are
+              in the tree are looked at, on whatever host they are.
             type: str
             default: carbon.relays.\.1
           queue_size:

@@ -20,6 +20,17 @@ class History:
         self._links = list(links)  # those that answer
         self._now = now
 
+    def names_below(self, node: str) -> list[str]:
+        """Return the names of the nodes below a node, such as those of the relays below ``carbon.relays``."""
+        try:
+            descriptor = os.open(node.replace(".", "/"), os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._top)
+        except OSError:
+            return []
+        try:
+            return sorted(entry.name for entry in os.scandir(descriptor) if entry.is_dir())
+        finally:
+            os.close(descriptor)
+
     def points(self, metric: str, begin: int) -> list[tuple[int, float]]:
         """Return the points of a series since ``begin``, oldest first; none if there is no such series, or none that can be read."""
         try:

@@ -16,7 +16,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.clock
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.disk import check_disk
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import Limits, Report
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
-from ansible_collections.metricstack.graphite.plugins.module_utils._health.relay import check_relay
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.relay import check_relays
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.series import Survey
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.statsd import check_management, check_series
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.udp import check_drops, read_drops
@@ -96,7 +96,7 @@ class Examination:
             for instance in instances:
                 instance.check(self.report, self._limits, self._running_since(instance.unit))
             if carbon["relay"]:
-                check_relay(self.report, self._limits, carbon["relay"], history, now)
+                check_relays(self.report, self._limits, carbon["relay"], history, now)
             for statsd in carbon["statsd"]:
                 check_series(self.report, self._limits, statsd, history, now)
             survey = self._survey(top, carbon["conf_directory"], now)

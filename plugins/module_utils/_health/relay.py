@@ -19,7 +19,7 @@ LOSSES = (
         "relay_drops",
         "metricsDropped",
         "dropped points {count}, because a queue was full",
-        "See why a destination was away or slow for so long (journalctl --unit {unit} names it), or raise carbon_relay_queue_size.",
+        "See why a destination was away or slow for so long (the relay's journal names it), or raise carbon_relay_queue_size.",
     ),
     Loss(
         "relay_discards",
@@ -31,13 +31,22 @@ LOSSES = (
 )
 
 
-def check_relay(report: Report, limits: Limits, relay: dict, history: History, now: int) -> None:
-    """Report the losses of the relay on this host, and queues that fill up."""
-    prefix = relay["statistics_prefix"].replace("\\.1", socket.gethostname().replace(".", "_"))
+def check_relays(report: Report, limits: Limits, relay: dict, history: History, now: int) -> None:
+    """Report the losses of the relay on this host, or of all whose series are on this host, and queues that fill up."""
+    prefix = relay["statistics_prefix"]
+    if prefix.endswith(".*"):
+        for name in history.names_below(prefix[:-2]):
+            _check_relay(report, limits, relay, f"{prefix[:-1]}{name}", f"The relay {name}", history, now)
+    else:
+        name = socket.gethostname().replace(".", "_")
+        _check_relay(report, limits, relay, prefix.replace("\\.1", name), UNIT, history, now)
+
+
+def _check_relay(report: Report, limits: Limits, relay: dict, prefix: str, unit: str, history: History, now: int) -> None:
     for loss in LOSSES:
         counts = _increases(history.points(f"{prefix}.{loss.metric}", now - HISTORY))
-        check_loss(report, limits, loss, [(when, count) for when, count in counts if count > 0], UNIT, now)
-    _check_queues(report, limits, relay, history.points(f"{prefix}.metricsQueued", now - limits.recent), now)
+        check_loss(report, limits, loss, [(when, count) for when, count in counts if count > 0], unit, now)
+    _check_queues(report, limits, relay, unit, history.points(f"{prefix}.metricsQueued", now - limits.recent), now)
 
 
 def _increases(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -45,7 +54,7 @@ def _increases(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [(when, count - before if count >= before else count) for (_earlier, before), (when, count) in zip([(0, 0.0), *points], points)]
 
 
-def _check_queues(report: Report, limits: Limits, relay: dict, queued: list[tuple[int, float]], now: int) -> None:
+def _check_queues(report: Report, limits: Limits, relay: dict, unit: str, queued: list[tuple[int, float]], now: int) -> None:
     limit = limits.cache_share * relay["queue_size"]
     if not queued or queued[-1][0] < now - ONGOING_SECONDS or queued[-1][1] < limit:
         return
@@ -53,6 +62,6 @@ def _check_queues(report: Report, limits: Limits, relay: dict, queued: list[tupl
         "relay_queue_fills",
         queued[-1][0],
         queued[-1][1],
-        f"{counted(queued[-1][1], 'point')} wait in the queues of {UNIT}, of which each takes {relay['queue_size']}; a full queue drops"
-        " points. See why a destination is away or slow (journalctl names it), or raise carbon_relay_queue_size.",
+        f"{counted(queued[-1][1], 'point')} wait in the queues of {unit[0].lower() + unit[1:]}, of which each takes"
+        f" {relay['queue_size']}; a full queue drops points. See why a destination is away or slow (journalctl names it), or raise carbon_relay_queue_size.",
     )
