@@ -63,5 +63,6 @@ def _check_queues(report: Report, limits: Limits, relay: dict, unit: str, queued
         queued[-1][0],
         queued[-1][1],
         f"{counted(queued[-1][1], 'point')} wait in the queues of {unit[0].lower() + unit[1:]}, of which each takes"
-        f" {relay['queue_size']}; a full queue drops points. See why a destination is away or slow (journalctl names it), or raise carbon_relay_queue_size.",
+        f" {relay['queue_size']}; a full queue drops points. See why a destination is away or slow (journalctl names it), or"
+        " raise carbon_relay_queue_size.",
     )
