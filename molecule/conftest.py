@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-UNITS = ("carbon-cache@a", "carbon-relay", "statsd", "apache2")
+UNITS = ("carbon-cache@a", "carbon-relay", "statsd", "graphite-memcached", "apache2")
 # Of the user admin, in the inventory.
 PASSWORD = "correct horse 'battery' \"staple\""
 VENV = os.environ.get("MOLECULE_INSTALL_METHOD") == "venv"

@@ -29,6 +29,15 @@ def is_loopback(address: str) -> bool:
         return False  # a name, which only the host can resolve
 
 
+def is_private(address: str) -> bool:
+    """Return whether an address is one of a network that no router of the Internet knows; a name is none."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return found.is_private and not (found.is_loopback or found.is_link_local or found.is_unspecified)
+
+
 def port_problem(name: str, value: object) -> str | None:
     """Return a sentence if ``value`` is not a port number, else ``None``; ``name`` says which variable it is."""
     if isinstance(value, bool) or not re.match(r"\d+\Z", str(value)) or not 1 <= int(str(value)) <= 65535:

@@ -22,6 +22,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     connect_address,
     count_problem,
     is_loopback,
+    is_private,
     port_problem,
 )
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
@@ -81,7 +82,9 @@ CHAIN = (
     Component("carbon_relay", ("carbon_relay",), (Socket("tcp", "carbon_relay_address", "carbon_relay_port"),), beside="carbon"),
     Component("carbon", ("carbon_cache",)),
 )
-COMPONENTS = {component.name: component for component in (*CHAIN, Component("graphite_web", ("graphite_web", "apache_wsgi")))}
+# Holds answers of graphite-web; no point passes through it.
+MEMCACHED = Component("memcached", ("memcached",), (Socket("tcp", "memcached_address", "memcached_port"),))
+COMPONENTS = {component.name: component for component in (*CHAIN, MEMCACHED, Component("graphite_web", ("graphite_web", "apache_wsgi")))}
 
 
 class TopologyError(Exception):
@@ -128,8 +131,12 @@ def hosts_of(groups: Mapping[str, list[str]], *components: str) -> list[str]:
 
 
 def _is_grouped(groups: Mapping[str, list[str]], name: str) -> bool:
-    """Tell whether groups say which hosts have a component; a group of Go servers alone says nothing of the stack."""
-    return name in groups or any(component.in_stack and other in groups for other, component in COMPONENTS.items())
+    """Tell whether groups say which hosts have a component; groups of Go servers and of memcached alone say nothing of the stack.
+
+    A group memcached without any other of the collection is that of another application.
+    """
+    stack = {other for other, component in COMPONENTS.items() if component.in_stack and component is not MEMCACHED}
+    return (name in groups and name != MEMCACHED.name) or not stack.isdisjoint(groups)
 
 
 def _group_of(groups: Mapping[str, list[str]], name: str) -> str:
@@ -303,6 +310,7 @@ class HostView:
             "relay": self._relay(),
             "store_relay": self._store_relay(),
             "carbon": self._carbon(self._known_processors),
+            "memcached": {"address": self._memcached_address(self._host)},
             "web": self._web(),
             "graphite_web": self._graphite_web(self._host),
             "listens": self._listens(),
@@ -322,7 +330,7 @@ class HostView:
         if "carbon" in self.components:
             checks += [self._cluster_problems]
         if self._host in self._inventory.hosts("graphite_web", self._host):
-            checks += [self._data_problems, self._switch_problems, self._front_problems]
+            checks += [self._data_problems, self._switch_problems, self._front_problems, self._memcached_problems]
         problems: list[str] = []
         for check in checks:
             # What follows from a value that is refused would be wrong as well.
@@ -625,8 +633,10 @@ class HostView:
         """Return where the graphite-web of a host has its data from, and whom it answers."""
         carbon = HostView(self._inventory, host)._carbon(self._known_processors)
         linked = self._inventory.own(host, "graphite_web_carbonlink_hosts")
-        directory = self._inventory.own(host, "graphite_web_whisper_directory")
-        hashing_type = self._inventory.own(host, "graphite_web_carbonlink_hashing_type")
+        directory, hashing_type, memcached, duration = (
+            self._inventory.own(host, f"graphite_web_{name}")
+            for name in ("whisper_directory", "carbonlink_hashing_type", "memcached_hosts", "cache_duration")
+        )
         # Instances that the inventory names may be behind another relay.
         is_relayed = linked is None and (
             self._inventory.is_clustered(host) or any(map(self._inventory.has_relay, self._inventory.hosts("carbon_relay", host)))
@@ -646,7 +656,52 @@ class HostView:
             "cluster_servers": [f"{_in_url(other['address'])}:{other['web_port']}" for other in others],
             "store_address": store["address"] if store else "",
             "store_port": store["web_port"] if store else STORE_WEB_PORT,
+            "memcached_hosts": [f"{_in_url(address)}:{port}" for _host, address, port in self._memcached_of(host)]
+            if memcached is None
+            else memcached,
+            "cache_duration": self._finest_step() if duration is None else duration,
         }
+
+    def _memcached_of(self, front: str) -> list[tuple[str, str, Any]]:
+        """Return the host, the address and the port of each memcached that graphite-web on ``front`` uses.
+
+        The order and the addresses are the same for every front, because they decide which memcached has an answer.
+        """
+        return [
+            (host, self._memcached_reach(host), self._value(host, "memcached_port"))
+            for host in self._inventory.hosts("memcached", front)
+            if self._inventory.keeps(host, "memcached")
+        ]
+
+    def _memcached_reach(self, host: str) -> str:
+        bind = self._memcached_address(host)
+        is_wildcard = connect_address(bind) != bind
+        return self._inventory.public_address(host) if is_wildcard and self._is_shared(host) else connect_address(bind)
+
+    def _memcached_address(self, host: str) -> str:
+        """Return the address that memcached on ``host`` listens on: loopback, or a private one that other hosts use for the host."""
+        own, public = self._inventory.own(host, "memcached_address"), self._inventory.public_address(host)
+        if own is not None:
+            return str(own)
+        return public if self._is_shared(host) and is_private(public) else str(self._value(host, "memcached_address"))
+
+    def _is_shared(self, host: str) -> bool:
+        """Tell whether graphite-web on another host uses the memcached on ``host``."""
+        fronts = self._inventory.hosts("graphite_web", host)
+        return any(front != host and self._inventory.keeps(front, "graphite_web") for front in fronts)
+
+    def _finest_step(self) -> int:
+        """Return the seconds between two points of the series with most of them, by the storage rules of every carbon."""
+        rules: list[dict] = []
+        steps = []
+        # The validation of each host tells what is wrong with its rules.
+        for host in self._inventory.hosts("carbon", self._host) or [self._host]:
+            with suppress(RefusedValueError):
+                rules += self._value(host, "carbon_cache_storage_schemas")
+        for rule in rules:
+            with suppress(RetentionError, KeyError, TypeError):
+                steps.append(parse_retentions(rule["retentions"])[0].seconds_per_point)
+        return min(steps, default=1)
 
     def _local_url(self, host: str) -> str:
         return f"http://127.0.0.1:{self._value(host, 'graphite_web_port')}"
@@ -689,6 +744,8 @@ class HostView:
         for component in CHAIN:
             if component.name in self.components:
                 found += [partial(self._component_listens, component, socket) for socket in component.sockets]
+        if "memcached" in self.components:
+            found += [self._memcached_listens]
         if "statsd" in self.components:
             found += [self._servers_listen]
         if "carbon" in self.components:
@@ -711,6 +768,12 @@ class HostView:
             return []
         store = self._inventory.store(self._host)
         return [_listener("store_relay", "carbon_store_port", "tcp", store["address"], store["port"])]
+
+    def _memcached_listens(self) -> list[dict]:
+        if not self._keeps("memcached"):
+            return []
+        address, port = self._memcached_address(self._host), self._value(self._host, "memcached_port")
+        return [_listener("memcached", "memcached_port", "tcp", address, port)]
 
     def _servers_listen(self) -> list[dict]:
         if not self._keeps("statsd"):
@@ -978,6 +1041,16 @@ class HostView:
             f"graphite-web on {self._host} reads whisper files from its own disk, but carbon is on {carbon}. Put {self._host} into the"
             " group carbon as well, or say where the data comes from: graphite_web_whisper_directory, or CLUSTER_SERVERS in"
             " graphite_web_settings."
+        ]
+
+    def _memcached_problems(self) -> list[str]:
+        if not self._keeps("graphite_web") or self._own("graphite_web_memcached_hosts") is not None:
+            return []
+        return [
+            f"graphite-web on {self._host} would look for the memcached of {host} on its own host, because it listens on loopback only."
+            f" Set memcached_address of {host} to an internal address that {self._host} reaches, and close the port to everybody else."
+            for host, address, _port in self._memcached_of(self._host)
+            if host != self._host and is_loopback(address)
         ]
 
 

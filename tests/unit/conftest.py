@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import tarfile
@@ -193,6 +194,53 @@ class RoleValidation:
 @pytest.fixture(scope="session")
 def role_validation():
     return RoleValidation()
+
+
+class Memcached:
+    """A dictionary in place of memcached: takes set, add, get and delete, and tells the statistics that it is given.
+
+    Source of the protocol: ``doc/protocol.txt`` of memcached 1.6.18. Nothing expires.
+    """
+
+    def __init__(self) -> None:
+        self.store: dict[str, bytes] = {}
+        self.statistics: dict[str, object] = {}
+        store, statistics, flags = self.store, self.statistics, {}
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                for line in self.rfile:
+                    self.wfile.write(self._answer(*line.decode().split()))
+
+            def _answer(self, command: str, key: str = "", *arguments: str) -> bytes:
+                if command in ("set", "add"):
+                    value = self.rfile.read(int(arguments[2]) + 2)[:-2]
+                    if command == "add" and key in store:
+                        return b"NOT_STORED\r\n"
+                    store[key], flags[key] = value, arguments[0]
+                    return b"STORED\r\n"
+                if command == "get":
+                    head = f"VALUE {key} {flags.get(key)} {len(store.get(key, b''))}\r\n".encode()
+                    return (head + store[key] + b"\r\n" if key in store else b"") + b"END\r\n"
+                if command == "delete":
+                    return b"DELETED\r\n" if store.pop(key, None) is not None else b"NOT_FOUND\r\n"
+                return "".join(f"STAT {name} {value}\r\n" for name, value in statistics.items()).encode() + b"END\r\n"
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.name = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def memcached():
+    server = Memcached()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import getpass
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,25 @@ def test_one_start_answers_all_requests(module, tmp_path):
         application.ask("write_users", users=[{"name": "alice", "wanted": wanted, "password": "first-word"}])
         assert application.ask("read_users", passwords={"alice": "first-word"})["alice"]["password_matches"] is True
     assert (tmp_path / "starts").read_text() == "start\n"
+
+
+def test_each_server_of_the_caches_is_asked(module, tmp_path, memcached):
+    with socket.socket() as closed, (tmp_path / "local_settings.py").open("a") as settings:
+        closed.bind(("127.0.0.1", 0))
+        away = f"127.0.0.1:{closed.getsockname()[1]}"
+        backend = {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "OPTIONS": {"ignore_exc": True}}
+        caches = {
+            "default": {**backend, "LOCATION": [memcached.name, away]},
+            "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+            "wrong": {"BACKEND": "nowhere.Cache"},
+        }
+        settings.write(f"CACHES = {caches!r}\n")
+        settings.flush()
+        with Application(module) as application:
+            refused, wrong = application.ask("check_caches")["unreachable"]
+    assert refused.startswith(f"{away} does not answer: ConnectionRefusedError")
+    assert wrong.startswith("The cache 'wrong' cannot be used: InvalidCacheBackendError")
+    assert memcached.store == {}
 
 
 def test_neither_the_program_nor_a_request_is_on_the_command_line(module):

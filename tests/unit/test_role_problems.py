@@ -37,6 +37,7 @@ RUNS_WITH = {
     "go_runtime_metrics": {"builder": "a-host-that-is-gone"},
     "graphite_venv": {"build_environment": {"A": 1}},
     "graphite_web": {"users": [{"name": "admin"}], "database": {}, "install_method": "package"},
+    "memcached": {"port": 0},
     "statsd": {"flush_interval": 1},
 }
 REMOVES_BY = {
@@ -168,3 +169,25 @@ def test_settings_of_the_example_of_statsd_are_taken():
 def test_what_is_no_time_is_refused():
     (problem,) = role_problems({**STATSD, "gauge_lifetime": "1d", "config": {}}, "statsd")
     assert problem.startswith("statsd_gauge_lifetime is 1d; give a number of seconds")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"address": "0.0.0.0"}, "memcached_address is '0.0.0.0', where everybody reaches memcached"),
+        ({"address": "::"}, "memcached_address is '::', where everybody reaches memcached"),
+        ({"address": "8.8.8.8"}, "set memcached_allow_public to true"),
+        ({"address": "2a00::1"}, "set memcached_allow_public to true"),
+        ({"address": "eth0", "allow_public": True}, "memcached_address is 'eth0'; give an IP address"),
+        ({"memory_megabytes": 0}, "memcached_memory_megabytes is 0; give a number of at least 1"),
+        ({"item_megabytes": 33}, "Set memcached_item_megabytes to at most 32, or memcached_memory_megabytes to at least 66"),
+        ({"item_megabytes": 1024, "memory_megabytes": 4096}, "Set memcached_item_megabytes to at most 1023"),
+        ({"address": "8.8.8.8", "allow_public": "yes"}, None),
+        ({"address": "10.0.0.5"}, None),
+        ({"address": "fd00::5", "memory_megabytes": "8"}, None),
+    ],
+)
+def test_memcached_is_for_graphite_web_and_of_a_size_that_holds_something(variables, words):
+    problems = role_problems({**_role_defaults("memcached"), **variables}, "memcached")
+    assert len(problems) == bool(words)
+    assert (words or "") in "".join(problems)

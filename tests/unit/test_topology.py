@@ -37,7 +37,7 @@ OPEN = {"c1": {"carbon_cache_bind_address": "10.0.0.5"}}
 @pytest.mark.parametrize("groups", [{"all": ["one"]}, {name: ["one"] for name in COMPONENTS}], ids=["without groups", "in every group"])
 def test_one_host_talks_to_itself_over_loopback(groups):
     one = topology("one", groups)
-    assert one["components"] == ["go_runtime_metrics", "statsd", "carbon_relay", "carbon", "graphite_web"]
+    assert one["components"] == ["go_runtime_metrics", "statsd", "carbon_relay", "carbon", "memcached", "graphite_web"]
     assert one["sends_to"]["go_runtime_metrics"] == {"component": "statsd", "host": "one", "address": "127.0.0.1", "port": 8125}
     assert one["sends_to"]["statsd"] == {"component": "carbon_relay", "host": "one", "address": "127.0.0.1", "port": 2003}
     assert one["sends_to"]["carbon_relay"] == {"component": "carbon", "host": "one", "address": "127.0.0.1", "port": 2103}
@@ -50,8 +50,10 @@ def test_one_host_talks_to_itself_over_loopback(groups):
         ("tcp", 2003),
         ("tcp", 2103),
         ("tcp", 7002),
+        ("tcp", 11211),
         ("tcp", 80),
     }
+    assert one["web"]["memcached_hosts"] == ["127.0.0.1:11211"]
     assert problems("one", groups) == []
 
 
@@ -464,12 +466,18 @@ def test_hosts_of_components_are_in_the_order_of_the_inventory():
     # Go servers stand beside a stack; their group alone does not say where the stack goes.
     assert hosts_of({"all": ["one"], "go_runtime_metrics": ["one"]}) == ["one"]
     assert topology("one", {"all": ["one"], "go_runtime_metrics": ["one"]})["components"] == list(COMPONENTS)
+    # A group of this name may be that of another application.
+    assert hosts_of({"all": ["one", "two"], "memcached": ["two"], "carbon": ["one"]}) == ["one", "two"]
+    assert hosts_of({"all": ["one"], "memcached": ["one"]}) == ["one"]
+    assert topology("one", {"all": ["one"], "memcached": ["one"]})["components"] == list(COMPONENTS)
+    with pytest.raises(TopologyError):
+        hosts_of({"all": ["one", "two"], "memcached": ["two"]}, "memcached")
 
 
 def test_a_component_that_is_to_be_removed_is_not_active():
     variables = {"one": {"statsd_state": "absent", "apache_wsgi_state": "absent"}}
     one = topology("one", {"all": ["one"]}, **variables)
-    assert (one["components"], one["active"]) == (list(COMPONENTS), ["go_runtime_metrics", "carbon_relay", "carbon"])
+    assert (one["components"], one["active"]) == (list(COMPONENTS), ["go_runtime_metrics", "carbon_relay", "carbon", "memcached"])
     assert problems("one", {"all": ["one"]}, **variables) == []
 
 
@@ -509,7 +517,7 @@ def test_a_server_of_statsd_does_not_listen_where_carbon_does():
 @pytest.mark.parametrize(
     ("groups", "named"),
     [
-        ({"all": ["a", "b"]}, ["2 hosts", "go_runtime_metrics, statsd, carbon_relay, carbon, graphite_web", "-i a,"]),
+        ({"all": ["a", "b"]}, ["2 hosts", "go_runtime_metrics, statsd, carbon_relay, carbon, memcached, graphite_web", "-i a,"]),
         ({"all": ["a", "b"], "web": ["a"], "db": ["b"]}, ["2 hosts", "No host was contacted"]),
         ({"all": ["a", "b", "c"], "web": ["a"], "db": ["b"], "graphite-web": ["c"]}, ["'graphite-web'", "'graphite_web'"]),
         ({"all": ["a", "b"], "carbon": ["a"], "statsd": ["a"], "graphite-web": ["b"]}, ["'graphite-web'", "'graphite_web'"]),
@@ -739,3 +747,65 @@ def test_two_statsd_of_a_cluster_do_not_write_the_same_series():
     groups = {**CLUSTER, "statsd": ["r1", "r2"]}
     (problem,) = problems("r2", groups, **cluster())
     assert "StatsD on r2 and StatsD on r1 would write the same series" in problem
+
+
+FRONTS = {"carbon": ["w1"], "graphite_web": ["w1", "w2"], "memcached": ["w1", "m1"]}
+INSIDE = {"w1": {"ansible_host": "10.0.0.1"}, "w2": {"graphite_web_whisper_directory": "/data"}, "m1": {"ansible_host": "fd00::9"}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "variables", "addresses", "servers"),
+    [
+        ({"graphite_web": ["w1"], "memcached": ["w1"]}, {}, {"w1": "127.0.0.1"}, ["127.0.0.1:11211"]),
+        ({"graphite_web": ["w1"], "memcached": ["w1"]}, INSIDE, {"w1": "127.0.0.1"}, ["127.0.0.1:11211"]),
+        (
+            {"graphite_web": ["w1"], "memcached": ["w1"]},
+            {"w1": {"memcached_address": "0.0.0.0", "memcached_port": 11212}},
+            {"w1": "0.0.0.0"},
+            ["127.0.0.1:11212"],
+        ),
+        (FRONTS, INSIDE, {"w1": "10.0.0.1", "m1": "fd00::9"}, ["10.0.0.1:11211", "[fd00::9]:11211"]),
+        (
+            FRONTS,
+            {**INSIDE, "w1": {"ansible_host": "203.0.113.1", "memcached_address": "0.0.0.0"}, "m1": {"memcached_address": "10.0.0.9"}},
+            {"w1": "0.0.0.0", "m1": "10.0.0.9"},
+            ["203.0.113.1:11211", "10.0.0.9:11211"],
+        ),
+        (FRONTS, {**INSIDE, "w1": {"memcached_state": "absent"}}, {"m1": "fd00::9"}, ["[fd00::9]:11211"]),
+        ({"graphite_web": ["w1"], "carbon": ["w1"]}, {}, {}, []),
+        (FRONTS, {**INSIDE, **{host: {**INSIDE[host], "graphite_web_memcached_hosts": []} for host in ("w1", "w2")}}, {}, []),
+    ],
+)
+def test_every_front_asks_the_same_memcacheds_in_the_same_order(groups, variables, addresses, servers):
+    assert {host: topology(host, groups, **variables)["memcached"]["address"] for host in addresses} == addresses
+    for front in groups["graphite_web"]:
+        assert topology(front, groups, **variables)["web"]["memcached_hosts"] == servers
+        assert problems(front, groups, **variables) == []
+    for host, address in addresses.items():
+        listeners = topology(host, groups, **variables)["listens"]
+        assert [socket["address"] for socket in listeners if socket["component"] == "memcached"] == [address]
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"ansible_host": "198.51.100.256"}, {"ansible_host": "8.8.8.8"}, {"memcached_address": "127.0.0.1"}]
+)
+def test_a_memcached_that_another_front_does_not_reach_is_refused(variables):
+    (problem,) = problems("w2", FRONTS, **{**INSIDE, "w1": variables})
+    assert "graphite-web on w2 would look for the memcached of w1 on its own host" in problem
+    assert "Set memcached_address of w1 to an internal address" in problem
+
+
+@pytest.mark.parametrize(
+    ("schemas", "seconds"),
+    [
+        (["60s:1d", "10s:6h,1m:7d"], 10),
+        (["60s:1d", "1s:1h,10s:6h"], 1),
+        (["1m:1d", "nonsense"], 60),
+    ],
+)
+def test_answers_are_given_again_for_the_finest_step(schemas, seconds):
+    rules = [{"name": str(number), "pattern": ".*", "retentions": text} for number, text in enumerate(schemas)]
+    assert topology("one", {"all": ["one"]}, one={"carbon_cache_storage_schemas": rules})["web"]["cache_duration"] == seconds
+    several = {"carbon": ["c1", "c2"], "graphite_web": ["c1"]}
+    assert topology("c1", several, c2={"carbon_cache_storage_schemas": rules})["web"]["cache_duration"] == min(seconds, 10)
+    assert topology("one", {"all": ["one"]}, one={"graphite_web_cache_duration": 5})["web"]["cache_duration"] == 5

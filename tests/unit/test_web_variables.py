@@ -8,6 +8,7 @@ import ast
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible_collections.metricstack.graphite.plugins.filter.stack import _defaults
 from ansible_collections.metricstack.graphite.plugins.filter.web import python_literal
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_web import graphite_web_problems
 
@@ -50,11 +51,32 @@ def test_dashboards_are_judged_with_the_other_variables():
         "store_port": 8081,
         "install_method": "package",
         "settings": {},
+        "cache_duration": 10,
         "users": [],
     }
     assert graphite_web_problems(variables) == []
     (problem,) = graphite_web_problems({**variables, "dashboards": [{"name": "a/b", "graphs": []}]})
     assert problem.startswith("graphite_web_dashboards: dashboard 'a/b' has '/' in its name")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"memcached_hosts": ["10.0.0.5"]}, "graphite_web_memcached_hosts has '10.0.0.5'; give an address and a port"),
+        ({"memcached_hosts": ["::1:11211"]}, "graphite_web_memcached_hosts has '::1:11211'; give an address and a port"),
+        ({"memcached_hosts": ["a:70000"]}, "graphite_web_memcached_hosts has 'a:70000'; give an address and a port"),
+        ({"memcached_hosts": ["a:1 b:1"]}, "graphite_web_memcached_hosts has 'a:1 b:1'; give an address and a port"),
+        ({"memcached_hosts": ["a:1", "a:1"]}, "graphite_web_memcached_hosts has 'a:1' twice"),
+        ({"cache_duration": -1}, "graphite_web_cache_duration is -1; give a number of seconds"),
+        ({"cache_duration": 0.5}, "graphite_web_cache_duration is 0.5; give a number of seconds"),
+        ({"memcached_hosts": ["10.0.0.5:11211", "[2001:db8::1]:11211", "cache-1.example.org:11211"], "cache_duration": "0"}, None),
+    ],
+)
+def test_servers_and_lifetimes_of_answers(variables, words):
+    defaults = {name.partition("graphite_web_")[2]: value for name, value in _defaults().items() if name.startswith("graphite_web_")}
+    problems = graphite_web_problems({**defaults, **variables})
+    assert len(problems) == bool(words)
+    assert (words or "") in "".join(problems)
 
 
 GRAPHITE = {"name": "graphite", "wsgi_script": "/graphite.wsgi", "user": "graphite", "group": "graphite"}

@@ -73,7 +73,7 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
                 assert (outside.connect_ex((address(), port)) == 0) == (port == 80), port
 
 
-@pytest.mark.parametrize("unit", ["carbon-cache@a.service", "carbon-relay.service", "statsd.service"])
+@pytest.mark.parametrize("unit", ["carbon-cache@a.service", "carbon-relay.service", "statsd.service", "graphite-memcached.service"])
 def test_services_are_sandboxed(host, unit):
     verdict = host.run(f"systemd-analyze security --no-pager {unit} | tail -n 1").stdout
     assert float(re.search(r"level for \S+: ([\d.]+)", verdict).group(1)) <= 2.0, verdict
@@ -137,7 +137,9 @@ def main_process(host, unit):
     return host.run(f"systemctl show --property MainPID --value {unit}").stdout.strip()
 
 
-@pytest.mark.parametrize(("unit", "port"), [("carbon-cache@a", 2103), ("carbon-relay", 2003), ("statsd", 8126)])
+@pytest.mark.parametrize(
+    ("unit", "port"), [("carbon-cache@a", 2103), ("carbon-relay", 2003), ("statsd", 8126), ("graphite-memcached", 11211)]
+)
 def test_a_killed_service_comes_back(host, unit, port, wait_until, counter_comes_back):
     killed = main_process(host, unit)
     assert host.run(f"systemctl kill --signal=KILL {unit}").rc == 0

@@ -15,6 +15,7 @@ from typing import Callable
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside import (
     accounts,
+    caches,
     copies,
     dashboards,
     loading,
@@ -46,7 +47,7 @@ DATABASE_ARGUMENT_SPEC = {
     "OPTIONS": {"type": "dict", "default": {}},
 }
 # Each after the ones that it imports.
-_PACKAGE = (protocol, sqlite, schema, postgresql, copies, accounts, targets, dashboards, move, loading, program)
+_PACKAGE = (protocol, sqlite, schema, postgresql, copies, accounts, caches, targets, dashboards, move, loading, program)
 _LOADER = """
 import json, sys, types
 first = json.loads(sys.stdin.readline())

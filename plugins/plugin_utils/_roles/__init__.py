@@ -16,6 +16,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_venv import graphite_venv_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_web import graphite_web_problems
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.memcached import memcached_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_problems
 
 RULES: dict[str, Callable[[dict], list[str]]] = {
@@ -25,5 +26,6 @@ RULES: dict[str, Callable[[dict], list[str]]] = {
     "go_runtime_metrics": go_runtime_metrics_problems,
     "graphite_venv": graphite_venv_problems,
     "graphite_web": graphite_web_problems,
+    "memcached": memcached_problems,
     "statsd": statsd_problems,
 }

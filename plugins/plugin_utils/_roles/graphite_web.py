@@ -51,6 +51,9 @@ def graphite_web_problems(variables: dict) -> list[str]:
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
     problems += _store_problems(variables)
     problems.append(_time_zone_problem(variables["time_zone"]))
+    problems += _memcached_problems(variables.get("memcached_hosts") or [])
+    if not re.match(r"\d+\Z", str(variables["cache_duration"])):
+        problems.append(f"graphite_web_cache_duration is {variables['cache_duration']}; give a number of seconds, or 0 to keep no answers.")
     problems += database_problems
     problems += [
         f"graphite_web_settings has {name}, which is no name of a setting; settings are upper-case."
@@ -83,6 +86,17 @@ def _time_zone_problem(name: str) -> str | None:
     if known and name not in known:
         return f"graphite_web_time_zone is '{name}', which is no time zone; give one such as Asia/Shanghai or UTC."
     return None
+
+
+def _memcached_problems(servers: list) -> list[str]:
+    problems = []
+    for position, server in enumerate(servers):
+        name, _colon, port = str(server).rpartition(":")
+        if not re.match(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])\Z", name) or port_problem("", port):
+            problems.append(f"graphite_web_memcached_hosts has '{server}'; give an address and a port, such as 10.0.0.5:11211.")
+        if server in servers[:position]:
+            problems.append(f"graphite_web_memcached_hosts has '{server}' twice; keep one of the two.")
+    return problems
 
 
 def _database_problems(database: dict, install_method: str) -> list[str]:

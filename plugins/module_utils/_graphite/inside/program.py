@@ -14,10 +14,11 @@ import os
 import sys
 from typing import Any, Callable
 
-from . import accounts, copies, dashboards, loading, move, schema, targets
+from . import accounts, caches, copies, dashboards, loading, move, schema, targets
 from .protocol import Kind, RefusalError
 
 ACTIONS: dict[str, Callable[..., Any]] = {
+    "check_caches": caches.check_caches,
     "check_dashboards": targets.check_dashboards,
     "check_site": loading.check_site,
     "dump": copies.dump,
