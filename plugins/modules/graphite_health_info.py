@@ -11,9 +11,9 @@ short_description: Look for signs that a host loses metrics
 version_added: 2.0.0
 description:
   - Reads the counters that tell of loss, all of a host in one call, and returns a finding for each sign of loss. They are carbon's and
-    StatsD's metrics about themselves in whisper files, StatsD's management interface, the kernel's drops of UDP packets, restarts of
-    units, the growth of the whisper files, series that have stopped, storage rules that match nothing, the clock, and the certificates
-    of Apache's sites.
+    StatsD's metrics about themselves in whisper files, StatsD's management interface, memcached's statistics, the kernel's drops of UDP
+    packets, restarts of units, the growth of the whisper files, series that have stopped, storage rules that match nothing, the clock,
+    and the certificates of Apache's sites.
   - Keeps nothing on the host and changes nothing. What happened when follows from the series that carbon has stored.
   - Reads whisper files without the C(whisper) library.
 author:
@@ -122,6 +122,13 @@ options:
         description: Its flush interval in seconds.
         type: int
         default: 10
+  memcached:
+    description:
+      - Memcached servers that graphite-web on this host uses, as C(ADDRESS:PORT).
+    type: list
+    elements: str
+    default: []
+    version_added: 2.1.0
   apache_directory:
     description:
       - Configuration of Apache, such as C(/etc/apache2), whose enabled sites' certificates are looked at. If left out, none are.
@@ -185,6 +192,8 @@ options:
       - inodes
       - invalid_points
       - job_failed
+      - memcached
+      - memcached_evictions
       - relay_discards
       - relay_drops
       - relay_queue_fills
@@ -290,6 +299,35 @@ statsd:
   returned: success
   type: dict
   sample: {uptime: 4711, graphite: {last_flush: 4, flush_time: 1, flush_length: 1432}}
+memcached:
+  description: Statistics of each memcached that has answered, by its address and port.
+  returned: success
+  type: dict
+  version_added: 2.1.0
+  contains:
+    uptime:
+      description: Seconds since its start, from which on it counts.
+      type: int
+    get_hits:
+      description: Number of answers that were found.
+      type: int
+    get_misses:
+      description: Number of answers that were not found.
+      type: int
+    evictions:
+      description: Number of answers that were removed before their time, for want of memory.
+      type: int
+    cmd_set:
+      description: Number of answers that were stored.
+      type: int
+    bytes:
+      description: Memory in use, in bytes.
+      type: int
+    limit_maxbytes:
+      description: Memory that it may use, in bytes.
+      type: int
+  sample:
+    "127.0.0.1:11211": {uptime: 4711, get_hits: 811, get_misses: 90, evictions: 0, cmd_set: 90, bytes: 812345, limit_maxbytes: 67108864}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -308,6 +346,8 @@ CHECKS = [
     "inodes",
     "invalid_points",
     "job_failed",
+    "memcached",
+    "memcached_evictions",
     "relay_discards",
     "relay_drops",
     "relay_queue_fills",
@@ -380,6 +420,7 @@ def main() -> None:
             "jobs": NAMES,
             "carbon": {"type": "dict", "options": CARBON},
             "statsd": {"type": "dict", "options": STATSD},
+            "memcached": NAMES,
             "apache_directory": {"type": "path"},
             "reference_time": {"type": "float"},
             "cache_share": {"type": "float", "default": 0.8},
@@ -400,6 +441,7 @@ def main() -> None:
         unexamined=examination.report.skipped,
         series=examination.series,
         statsd=examination.statsd,
+        memcached=examination.memcached,
     )
 
 

@@ -455,7 +455,7 @@ def test_sockets_that_root_alone_sees_are_not_called_healthy(monkeypatch):
     skipped = {}
     for user in (0, 1000):
         monkeypatch.setattr(os, "geteuid", lambda user=user: user)
-        examination = Examination({**parameters, **hours, "cache_share": 0.8, "services": ["statsd.service"], "jobs": []})
+        examination = Examination({**parameters, **hours, "cache_share": 0.8, "services": ["statsd.service"], "jobs": [], "memcached": []})
         examination.run()
         skipped[user] = [one["check"] for one in examination.report.skipped]
     assert "udp_drops" not in skipped[0]
@@ -567,6 +567,29 @@ def test_a_statsd_that_hangs_or_was_set_down_is_a_finding(run_module, statsd):
     one.process.kill()
     one.process.wait()
     assert health(run_module, one)[1] == [("statsd_management", "critical")]
+
+
+STATISTICS = {"uptime": 100, "get_hits": 90, "get_misses": 10, "evictions": 0, "cmd_set": 100, "bytes": 9, "limit_maxbytes": 64 << 20}
+
+
+@pytest.mark.parametrize(
+    ("statistics", "found"),
+    [
+        (STATISTICS, []),
+        ({**STATISTICS, "evictions": 1}, []),
+        ({**STATISTICS, "evictions": 2}, [("memcached_evictions", "warning", 2)]),
+        ({"version": "1.6.18"}, [("memcached", "warning", "unreachable")]),
+    ],
+)
+def test_a_memcached_that_is_away_or_short_of_memory_is_a_warning(run_module, memcached, statistics, found):
+    memcached.statistics.update({"pid": 1, "version": "1.6.18", **statistics})
+    result = run_module("graphite_health_info", ignore=["clock"], memcached=[memcached.name])
+    assert [(one["check"], one["severity"], one["value"]) for one in result["findings"]] == found
+    assert result["memcached"] == ({memcached.name: STATISTICS} | {memcached.name: statistics} if "uptime" in statistics else {})
+    memcached.close()
+    result = run_module("graphite_health_info", ignore=["clock"], memcached=[memcached.name])
+    assert [one["check"] for one in result["findings"]] == ["memcached"]
+    assert memcached.name in result["findings"][0]["message"]
 
 
 def test_drops_are_those_that_the_kernel_counts_here_for_this_process_in_place_of_a_units(monkeypatch):

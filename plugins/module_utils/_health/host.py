@@ -16,6 +16,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.clock
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.disk import check_disk
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import Limits, Report
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.memcached import check_memcached
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.relay import check_relays
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.series import Survey
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.statsd import check_management, check_series
@@ -29,7 +30,10 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Examination:
-    """The health of one host. ``series`` and ``statsd`` are what was seen on the way, ``None`` where there is no such component."""
+    """The health of one host.
+
+    ``series``, ``statsd`` and ``memcached`` are what was seen on the way; there is nothing of a missing component.
+    """
 
     def __init__(self, parameters: dict) -> None:
         self._parameters = parameters
@@ -47,6 +51,7 @@ class Examination:
         self.report = Report()
         self.series: int | None = None
         self.statsd: dict | None = None
+        self.memcached: dict[str, dict[str, int]] = {}
 
     def run(self) -> None:
         """Look at everything. Changes nothing."""
@@ -58,6 +63,7 @@ class Examination:
             self.statsd = check_management(self.report, self._limits, parameters["statsd"], self._now)
         if parameters["carbon"]:
             self._check_carbon(parameters["carbon"])
+        self.memcached = check_memcached(self.report, parameters["memcached"])
         if parameters["apache_directory"]:
             check_certificates(self.report, self._limits, parameters["apache_directory"], self._now)
         if parameters["services"] and os.geteuid() != 0:
