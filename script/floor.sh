@@ -12,8 +12,8 @@ cd /
 [ -n "$(find /var/lib/apt/lists -maxdepth 1 -mmin -60 -name '*Packages*' -print -quit)" ] || apt-get update -qq
 # Its service would start at once, on carbon's port.
 ln -s /dev/null /etc/systemd/system/carbon-c-relay.service
-apt-get install -y -qq --no-install-recommends graphite-web graphite-carbon carbon-c-relay apache2 libapache2-mod-wsgi-py3 nodejs \
-  > /dev/null
+apt-get install -y -qq --no-install-recommends graphite-web graphite-carbon carbon-c-relay apache2 libapache2-mod-wsgi-py3 memcached \
+  python3-pymemcache nodejs > /dev/null
 
 # carbon
 cat > /etc/carbon/storage-schemas.conf << 'CONF'
@@ -70,6 +70,14 @@ cat >> /etc/graphite/local_settings.py << CONF
 SECRET_KEY = '$(head -c 32 /dev/urandom | base64)'
 ALLOWED_HOSTS = ['localhost', '127.0.0.1']
 TIME_ZONE = 'UTC'
+CACHES = {
+    'default': {
+        'BACKEND': 'django.core.cache.backends.memcached.PyMemcacheCache',
+        'LOCATION': '127.0.0.1:11211',
+        'OPTIONS': {'ignore_exc': True},
+    }
+}
+DEFAULT_CACHE_DURATION = 10
 CONF
 install -d -o _graphite -g _graphite /var/log/graphite
 runuser -u _graphite -- graphite-manage migrate --run-syncdb --noinput --verbosity 0
@@ -130,4 +138,4 @@ with urllib.request.urlopen("http://127.0.0.1/render?target=carbon.agents.*.cpuU
     if answer.status != 200:
         raise SystemExit("graphite-web does not answer")
 PYTHON
-systemctl is-active --quiet carbon-cache carbon-relay statsd apache2
+systemctl is-active --quiet carbon-cache carbon-relay memcached statsd apache2
