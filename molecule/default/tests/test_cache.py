@@ -19,8 +19,6 @@ with socket.create_connection(("127.0.0.1", 11211)) as memcached:
     memcached.sendall(b"stats\\r\\nquit\\r\\n")
     print(memcached.makefile().read())
 """
-# Each process of graphite-web has two threads, and leaves a server out for itself.
-THREADS = 4
 
 
 @pytest.fixture
@@ -139,11 +137,9 @@ def test_without_memcached_each_request_is_answered_in_time(ask, host, playbook,
     for way, seconds in zip(("without asking memcached", f"memcached has got {signal}"), zip(*pairs)):
         print(f"{way}: median {1000 * statistics.median(seconds):.0f} ms, max {1000 * max(seconds):.0f} ms")
     usual, taken = zip(*pairs)
-    assert statistics.median(taken) < statistics.median(usual) + 0.02
-    assert max(taken) < max(usual) + 0.3
-    # Each thread waits three times, 0.1 s each, and twice for each 10 s.
-    waits = THREADS * (3 + 2 * ((sum(usual) + sum(taken)) // 10))
-    assert sum(taken) - sum(usual) < waits * 0.1 + len(pairs) * 0.01
+    assert statistics.median(taken) < statistics.median(usual) + 0.05
+    # One of ten requests at most waits, and the machine's own pauses are in both.
+    assert statistics.quantiles(taken, n=10)[-1] < statistics.quantiles(usual, n=10)[-1] + 0.3
     assert "WARNING memcached" in output
     # 10 to 20 s later, it is used again.
     before = hits()
