@@ -198,6 +198,8 @@ class Inventory:
         state = self.own(host, f"{role}_state")
         if role == "carbon_relay" and state is None and not self.has_group(role):
             return self.keeps(host, "carbon_cache") and not self._has_instance_in_front(host)
+        if role == "memcached" and state is None and not self.has_group(role):
+            return self.keeps(host, "graphite_web")
         return state != "absent"
 
     def _has_instance_in_front(self, host: str) -> bool:
@@ -310,7 +312,10 @@ class HostView:
             "relay": self._relay(),
             "store_relay": self._store_relay(),
             "carbon": self._carbon(self._known_processors),
-            "memcached": {"address": self._memcached_address(self._host)},
+            "memcached": {
+                "state": "present" if self._keeps("memcached") else "absent",
+                "address": self._memcached_address(self._host),
+            },
             "web": self._web(),
             "graphite_web": self._graphite_web(self._host),
             "listens": self._listens(),

@@ -100,6 +100,18 @@ def test_every_playbook_is_described():
     assert sorted(described) == sorted(path.name for path in (ROOT / "playbooks").glob("*.yml"))
 
 
+def test_every_play_that_reads_the_topology_counts_the_processors():
+    """Without their number, there is no topology of a host whose carbon_cache_instances is auto."""
+    reading, counting = 0, 0
+    for play in (play for path in sorted((ROOT / "playbooks").glob("*.yml")) for play in load(str(path))):
+        if "vars/stack.yml" in play.get("vars_files", []):
+            # Roles come before tasks.
+            before = play.get("pre_tasks", []) + ([] if "roles" in play else play["tasks"])
+            reading += 1
+            counting += any(task.get("ansible.builtin.import_tasks") == "tasks/count_processors.yml" for task in before)
+    assert counting == reading > 10
+
+
 def test_uninstall_knows_every_owner_of_packages_that_the_playbooks_install():
     tasks = {path.stem: load(str(path)) for path in sorted((ROOT / "playbooks").glob("*.yml"))}
     by_state: dict[str, set[str]] = {"present": set(), "absent": set()}

@@ -182,6 +182,8 @@ def test_what_is_no_time_is_refused():
         ({"memory_megabytes": 0}, "memcached_memory_megabytes is 0; give a number of at least 1"),
         ({"item_megabytes": 33}, "Set memcached_item_megabytes to at most 32, or memcached_memory_megabytes to at least 66"),
         ({"item_megabytes": 1024, "memory_megabytes": 4096}, "Set memcached_item_megabytes to at most 1023"),
+        ({"memory_megabytes": 1 << 32}, "memcached_memory_megabytes is 4294967296; give a number of MiB that the host has"),
+        ({"connections": 1048576}, "memcached_connections is 1048576; give at most 1000000"),
         ({"address": "8.8.8.8", "allow_public": "yes"}, None),
         ({"address": "10.0.0.5"}, None),
         ({"address": "fd00::5", "memory_megabytes": "8"}, None),

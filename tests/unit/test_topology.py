@@ -749,6 +749,25 @@ def test_two_statsd_of_a_cluster_do_not_write_the_same_series():
     assert "StatsD on r2 and StatsD on r1 would write the same series" in problem
 
 
+@pytest.mark.parametrize(
+    ("groups", "variables", "state"),
+    [
+        ({"all": ["one"]}, {}, "present"),
+        ({"all": ["one"]}, {"memcached_state": "absent"}, "absent"),
+        # Answers of nobody.
+        ({"all": ["one"]}, {"graphite_web_state": "absent"}, "absent"),
+        ({"all": ["one"]}, {"graphite_web_state": "absent", "memcached_state": "present"}, "present"),
+        # The group says who has it, also for graphite-web elsewhere.
+        ({"memcached": ["one"], "graphite_web": ["two"], "carbon": ["two"]}, {}, "present"),
+        ({"memcached": ["one"], "graphite_web": ["one"]}, {"graphite_web_state": "absent"}, "present"),
+    ],
+)
+def test_memcached_is_where_its_group_is_or_else_where_graphite_web_is(groups, variables, state):
+    one = topology("one", groups, one=variables)
+    assert one["memcached"]["state"] == state
+    assert ("memcached" in one["active"]) == (state == "present")
+
+
 FRONTS = {"carbon": ["w1"], "graphite_web": ["w1", "w2"], "memcached": ["w1", "m1"]}
 INSIDE = {"w1": {"ansible_host": "10.0.0.1"}, "w2": {"graphite_web_whisper_directory": "/data"}, "m1": {"ansible_host": "fd00::9"}}
 
