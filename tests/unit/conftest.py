@@ -205,12 +205,16 @@ class Memcached:
     def __init__(self) -> None:
         self.store: dict[str, bytes] = {}
         self.statistics: dict[str, object] = {}
-        store, statistics, flags = self.store, self.statistics, {}
+        # Seconds before each answer.
+        self.delay = 0.0
+        store, statistics, flags, server = self.store, self.statistics, {}, self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 for line in self.rfile:
-                    self.wfile.write(self._answer(*line.decode().split()))
+                    answer = self._answer(*line.decode().split())
+                    time.sleep(server.delay)
+                    self.wfile.write(answer)
 
             def _answer(self, command: str, key: str = "", *arguments: str) -> bytes:
                 if command in ("set", "add"):

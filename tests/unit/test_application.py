@@ -53,10 +53,13 @@ def test_one_start_answers_all_requests(module, tmp_path):
 
 
 def test_each_server_of_the_caches_is_asked(module, tmp_path, memcached):
+    """A busy host may take longer for its answer than the application waits for one."""
+    memcached.delay = 0.3
     with socket.socket() as closed, (tmp_path / "local_settings.py").open("a") as settings:
         closed.bind(("127.0.0.1", 0))
         away = f"127.0.0.1:{closed.getsockname()[1]}"
-        backend = {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "OPTIONS": {"ignore_exc": True}}
+        options = {"ignore_exc": True, "connect_timeout": 0.1, "timeout": 0.1}
+        backend = {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "OPTIONS": options}
         caches = {
             "default": {**backend, "LOCATION": [memcached.name, away]},
             "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import os
 
+# Seconds for which a server may keep the check waiting.
+_PATIENCE = 5
+
 
 def check_caches(_connection) -> dict:
     """Store a value in each memcached of the settings and read it back.
@@ -29,8 +32,9 @@ def check_caches(_connection) -> dict:
 
 
 def _problem(backend, server: str, parameters: dict) -> str | None:
-    # The client would hide the reason.
+    # The client would hide the reason. The application gives up early to answer in time; here, a busy host may take its time.
     options = {name: value for name, value in (parameters.get("OPTIONS") or {}).items() if name != "ignore_exc"}
+    options.update({name: max(options[name] or 0, _PATIENCE) for name in ("connect_timeout", "timeout") if name in options})
     key = f"metricstack_check_{os.urandom(8).hex()}"
     try:
         cache = backend([server], {**parameters, "OPTIONS": options})
