@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -207,11 +208,15 @@ class Memcached:
         self.statistics: dict[str, object] = {}
         # Seconds before each answer.
         self.delay = 0.0
+        # How many connections there were, and the number of commands after which each ends.
+        self.connections = 0
+        self.commands: int | None = None
         store, statistics, flags, server = self.store, self.statistics, {}, self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                for line in self.rfile:
+                server.connections += 1
+                for line in itertools.islice(self.rfile, server.commands):
                     answer = self._answer(*line.decode().split())
                     time.sleep(server.delay)
                     self.wfile.write(answer)

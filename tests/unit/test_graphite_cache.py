@@ -63,6 +63,24 @@ print(json.dumps([cache.get("answer").content.decode(), cache.get("series")]))
     assert len(memcached.store) == 1
 
 
+def test_a_thread_keeps_its_connection_and_notices_its_end(run, memcached):
+    program = """
+from django.core.signals import request_finished
+answers = []
+cache.set("a", "an answer", 10)
+for number in range(7):
+    request_finished.send(None)
+    answers.append(cache.get("a"))
+print(json.dumps(answers))
+"""
+    assert run(program, memcached.name) == ["an answer"] * 7
+    assert memcached.connections == 1
+    memcached.commands = 4
+    # One answer is computed anew, in the request that finds the connection ended.
+    assert run(program, memcached.name) == ["an answer"] * 3 + [None] + ["an answer"] * 3
+    assert memcached.connections == 3
+
+
 def test_expressions_of_tags_are_keys(run, memcached):
     """graphite-web gives them as they are, and memcached takes 250 characters without white space."""
     program = """

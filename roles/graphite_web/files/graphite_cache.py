@@ -46,6 +46,15 @@ class AnswerCache(PyMemcacheCache):
         releases = f"{django.get_version()} {getattr(settings, 'WEBAPP_VERSION', '')}"
         return salted_hmac("graphite_cache.key", f"{releases} {super().make_key(key, version)}", algorithm="sha256").hexdigest()
 
+    def validate_key(self, key):
+        """Take every key, for it is a digest."""
+
+    def close(self, **_kwargs):
+        """Leave the thread its connection for the next request.
+
+        Django ends it after each request, because some clients do not notice that the other side has. This one does, and connects anew.
+        """
+
     def add(self, key, value, timeout=DEFAULT_TIMEOUT, version=None):
         """Keep an answer, and no list of series.
 
