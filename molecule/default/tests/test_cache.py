@@ -72,19 +72,19 @@ def test_an_answer_is_given_again(ask, hits):
 def test_a_new_point_is_shown_within_the_step_although_answers_are_kept(ask, store, hits):
     """The same question all the time, as of a dashboard that many people look at."""
     (name,) = series("fresh")
-    asked, delays, before = 0, [], hits()
+    # The seconds from storing a point to the beginning of a request whose answer does not show it.
+    hidden, before = [], hits()
     for value in range(1, 4):
         ask(name)
         store((name, value, int(time.time())))
-        stored = time.monotonic()
+        stored = began = time.monotonic()
         while f"[{value}.0," not in ask(name):
-            asked += 1
-            assert time.monotonic() < stored + STEP + 2, f"{name} is not shown {STEP} s after it has been stored"
+            hidden.append(began - stored)
+            assert hidden[-1] <= STEP + 0.5, f"{name} is not shown {STEP} s after it has been stored"
             time.sleep(0.2)
-        delays.append(time.monotonic() - stored)
-    print(f"shown after {', '.join(f'{delay:.1f}' for delay in delays)} s")
-    assert max(delays) <= STEP + 0.5
-    assert hits() - before >= asked / 2 > 10
+            began = time.monotonic()
+    print(f"hidden for up to {max(hidden):.1f} s")
+    assert hits() - before >= len(hidden) / 2 > 10
 
 
 def test_an_answer_is_not_computed_from_series_that_another_answer_has_kept(ask, store):
@@ -137,7 +137,7 @@ def test_without_memcached_each_request_is_answered_in_time(ask, host, playbook,
     for way, seconds in zip(("without asking memcached", f"memcached has got {signal}"), zip(*pairs)):
         print(f"{way}: median {1000 * statistics.median(seconds):.0f} ms, max {1000 * max(seconds):.0f} ms")
     usual, taken = zip(*pairs)
-    assert statistics.median(taken) < statistics.median(usual) + 0.05
+    assert statistics.median(with_memcached - without for without, with_memcached in pairs) < 0.05
     # One of ten requests at most waits, and the machine's own pauses are in both.
     assert statistics.quantiles(taken, n=10)[-1] < statistics.quantiles(usual, n=10)[-1] + 0.3
     assert "WARNING memcached" in output
