@@ -199,8 +199,13 @@ class Inventory:
         if role == "carbon_relay" and state is None and not self.has_group(role):
             return self.keeps(host, "carbon_cache") and not self._has_instance_in_front(host)
         if role == "memcached" and state is None and not self.has_group(role):
-            return self.keeps(host, "graphite_web")
+            return self.keeps(host, "graphite_web") and not self._has_cache_of_its_own(host)
         return state != "absent"
+
+    def _has_cache_of_its_own(self, host: str) -> bool:
+        """Tell whether the inventory itself says where graphite-web on a host keeps answers, as before there was memcached."""
+        settings = self.own(host, "graphite_web_settings") or {}
+        return self.own(host, "graphite_web_memcached_hosts") is not None or "CACHES" in settings
 
     def _has_instance_in_front(self, host: str) -> bool:
         """Tell whether the inventory itself gives an instance of carbon the port of the relay, as before there was a relay."""

@@ -123,11 +123,19 @@ CASES = {
         {"graphite_web_users": [{"name": "alice"}]},
         ["graphite_web_users", "alice", "password"],
     ),
+    "memcached for everybody": ({"memcached_address": "0.0.0.0"}, ["memcached_address", "0.0.0.0", "memcached_allow_public"]),
+    "memcached without room for its answers": (
+        {"memcached_memory_megabytes": 4},
+        ["memcached_item_megabytes", "4", "memcached_memory_megabytes"],
+    ),
+    "memcached without its port": ({"graphite_web_memcached_hosts": ["10.0.0.5"]}, ["graphite_web_memcached_hosts", "10.0.0.5:11211"]),
+    "answers that are kept for less than no time": ({"graphite_web_cache_duration": -1}, ["graphite_web_cache_duration", "-1"]),
     "unused for no time": ({"carbon_cache_prune": {"unused_for": "0d"}}, ["carbon_cache_prune", "unused_for", "0d"]),
 }
 # Refused because of what several roles have.
 STACK_CASES = {
     "port of another service": ({"graphite_web_port": 2003}, ["graphite_web_port", "carbon_relay_port", "2003"]),
+    "memcached on the port of another service": ({"memcached_port": 8126}, ["memcached_port", "statsd_management_port", "8126"]),
     "relay where an instance of carbon listens": (
         {
             "carbon_relay_state": "present",

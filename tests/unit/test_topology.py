@@ -757,6 +757,10 @@ def test_two_statsd_of_a_cluster_do_not_write_the_same_series():
         # Answers of nobody.
         ({"all": ["one"]}, {"graphite_web_state": "absent"}, "absent"),
         ({"all": ["one"]}, {"graphite_web_state": "absent", "memcached_state": "present"}, "present"),
+        # Another memcached may have the port there.
+        ({"all": ["one"]}, {"graphite_web_settings": {"CACHES": {}}}, "absent"),
+        ({"all": ["one"]}, {"graphite_web_memcached_hosts": ["10.0.0.9:11211"]}, "absent"),
+        ({"all": ["one"]}, {"graphite_web_settings": {"DEBUG": True}}, "present"),
         # The group says who has it, also for graphite-web elsewhere.
         ({"memcached": ["one"], "graphite_web": ["two"], "carbon": ["two"]}, {}, "present"),
         ({"memcached": ["one"], "graphite_web": ["one"]}, {"graphite_web_state": "absent"}, "present"),

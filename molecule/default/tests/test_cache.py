@@ -23,11 +23,11 @@ with socket.create_connection(("127.0.0.1", 11211)) as memcached:
 
 @pytest.fixture
 def hits(run_python):
-    """Return how many answers memcached has given since its start."""
+    """Return how many answers memcached has given since its start, or another of its counters."""
 
-    def count():
+    def count(name="get_hits"):
         lines = [line.split() for line in run_python(STATISTICS).splitlines()]
-        return next(int(line[2]) for line in lines if line[1:2] == ["get_hits"])
+        return next(int(line[2]) for line in lines if line[1:2] == [name])
 
     return count
 
@@ -67,6 +67,16 @@ def test_an_answer_is_given_again(ask, hits):
     assert len({ask("carbon.agents.*.cpuUsage", **question) for _number in range(5)}) == 1
     # At least one of five requests within the same lifetime falls between two others.
     assert hits() - before >= 3
+
+
+def test_connections_to_memcached_stay(ask, hits):
+    counts = []
+    for _round in range(2):
+        for _number in range(40):
+            ask("carbon.agents.*.cpuUsage")
+        counts.append(hits("total_connections"))
+    # One is the second look at the counters; threads that had no request before have new ones.
+    assert counts[1] - counts[0] < 20
 
 
 def test_a_new_point_is_shown_within_the_step_although_answers_are_kept(ask, store, hits):
