@@ -81,6 +81,32 @@ print(json.dumps(answers))
     assert memcached.connections == 3
 
 
+@pytest.mark.parametrize(("prefix", "path"), [("", "/render"), ("/graphite/", "/graphite/render")])
+def test_a_kept_answer_is_given_again_before_anything_else_and_only_by_its_own_path(run, memcached, prefix, path):
+    """By the key of graphite-web's view, and as the guard sends what the view gives."""
+    program = f"""
+settings.URL_PREFIX, settings.LOG_CACHE_PERFORMANCE, settings.LOG_RENDERING_PERFORMANCE = {prefix!r}, False, False
+class Modules:
+    hashRequest = staticmethod(lambda request: request.GET["key"])
+    plain = staticmethod(lambda get_response: lambda request: get_response(request).content.decode() + " as text")
+sys.modules.update({{name: Modules for name in ("graphite", "graphite.render", "graphite.render.hashing", "graphite_guard")}})
+from django.test import RequestFactory
+from graphite_cache import MiddlewareNotUsed, answer
+cache.add("kept", HttpResponse(b"an answer"), 10)
+answered = answer(lambda request: "a new one")
+given = [answered(RequestFactory().get(path, {{"key": key}})) for path, key in
+         (("{path}", "kept"), ("{path}/", "kept"), ("{path}", "other"), ("{path}/local", "kept"), ("/find", "kept"))]
+settings.LOG_CACHE_PERFORMANCE = True
+try:
+    answer(None)
+except MiddlewareNotUsed:
+    given.append("logged by the view")
+print(json.dumps(given))
+"""
+    kept, new = "an answer as text", "a new one"
+    assert run(program, memcached.name) == [kept, kept, new, new, new, "logged by the view"]
+
+
 def test_expressions_of_tags_are_keys(run, memcached):
     """graphite-web gives them as they are, and memcached takes 250 characters without white space."""
     program = """

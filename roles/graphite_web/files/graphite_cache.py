@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """Keeps answers of graphite-web in memcached, so that they are true and can be trusted.
 
-local_settings.py names the class. For graphite-web 1.1.8 to 1.2.1 on Django 3.2 to 5.2 and pymemcache 3.4 to 4.0. Installed by the
+local_settings.py names the parts. For graphite-web 1.1.8 to 1.2.1 on Django 3.2 to 5.2 and pymemcache 3.4 to 4.0. Installed by the
 role metricstack.graphite.graphite_web, which overwrites manual changes.
 """
 
@@ -13,8 +13,10 @@ import pickle
 
 import django
 from django.conf import settings
+from django.core.cache import cache
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.memcached import PyMemcacheCache
+from django.core.exceptions import MiddlewareNotUsed
 from django.utils.crypto import salted_hmac
 
 
@@ -44,7 +46,7 @@ class AnswerCache(PyMemcacheCache):
     def make_key(self, key, version=None):
         """Return a key that memcached takes, which expressions of tags are not, and that another release or secret key does not share."""
         releases = f"{django.get_version()} {getattr(settings, 'WEBAPP_VERSION', '')}"
-        return salted_hmac("graphite_cache.key", f"{releases} {super().make_key(key, version)}", algorithm="sha256").hexdigest()
+        return salted_hmac("graphite_cache.key", f"{releases} {super().make_key(key, version)}", algorithm="sha256").hexdigest()[:32]
 
     def validate_key(self, key):
         """Take every key, for it is a digest."""
@@ -62,6 +64,25 @@ class AnswerCache(PyMemcacheCache):
         of a template. They would also make the answers that it computes from them older than the lifetime of one.
         """
         return not isinstance(value, list) and super().add(key, value, timeout, version)
+
+
+def answer(get_response):
+    """Django middleware: gives an answer of the render view again, without the work that only a new one needs.
+
+    The view would find the same answer by the same key, after the session, the routes and all options of the request.
+    """
+    from graphite.render.hashing import hashRequest
+    from graphite_guard import plain
+
+    if settings.LOG_CACHE_PERFORMANCE or settings.LOG_RENDERING_PERFORMANCE:
+        raise MiddlewareNotUsed("the view logs what it finds")
+    path = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")]), "render"])
+
+    def answered(request):
+        kept = cache.get(hashRequest(request)) if request.path_info in (path, path + "/") else None
+        return get_response(request) if kept is None else plain(lambda _request: kept)(request)
+
+    return answered
 
 
 def _signature(key, data: bytes) -> bytes:
