@@ -657,6 +657,8 @@ class HostView:
         instances = [] if is_clustered and not is_store else carbon["instances"]
         others = [store for store in self._cluster()["stores"] if store["host"] != host] if is_clustered and is_front else []
         store = self._inventory.store(host) if is_store else None
+        # Fronts keep the answers.
+        shared = [f"{_in_url(address)}:{port}" for _host, address, port in self._memcached_of(host)] if is_front else []
         return {
             "carbon_host": carbon["host"],
             "is_front": is_front,
@@ -666,9 +668,7 @@ class HostView:
             "cluster_servers": [f"{_in_url(other['address'])}:{other['web_port']}" for other in others],
             "store_address": store["address"] if store else "",
             "store_port": store["web_port"] if store else STORE_WEB_PORT,
-            "memcached_hosts": [f"{_in_url(address)}:{port}" for _host, address, port in self._memcached_of(host)]
-            if memcached is None
-            else memcached,
+            "memcached_hosts": shared if memcached is None else memcached,
             "cache_duration": self._finest_step() if duration is None else duration,
         }
 

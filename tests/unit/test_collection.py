@@ -190,11 +190,14 @@ def test_the_legacy_namespace_needs_the_whole_example():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/own_hosts.md"])
 def test_the_example_inventory_is_accepted(page):
-    (inventory,) = [block["all"]["children"] for block in yaml_blocks(Path(page)) if "all" in block]
-    hostvars: dict[str, dict] = {}
-    for group in inventory.values():
-        for host, variables in group["hosts"].items():
-            hostvars.setdefault(host, {}).update(variables or {})
-    groups = {"all": list(hostvars), **{name: list(group["hosts"]) for name, group in inventory.items()}}
-    assert len(hostvars) > 1
-    assert {host: stack_problems(groups, hostvars, host) for host in hostvars} == {host: [] for host in hostvars}
+    inventories = [block["all"] for block in yaml_blocks(Path(page)) if "all" in block]
+    assert inventories
+    for inventory in inventories:
+        hostvars: dict[str, dict] = {}
+        for group in inventory["children"].values():
+            for host, variables in group["hosts"].items():
+                secrets = {"vault_graphite_database_password": "a", "vault_graphite_web_secret_key": "b"}
+                hostvars.setdefault(host, {**secrets, **inventory.get("vars", {})}).update({**group.get("vars", {}), **(variables or {})})
+        groups = {"all": list(hostvars), **{name: list(group["hosts"]) for name, group in inventory["children"].items()}}
+        assert len(hostvars) > 1
+        assert {host: stack_problems(groups, hostvars, host) for host in hostvars} == {host: [] for host in hostvars}

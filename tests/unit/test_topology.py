@@ -657,6 +657,7 @@ def cluster(**changes: dict) -> dict:
             **shared,
             **({"carbon_store_address": address[host]} if host in address else {}),
             **({"carbon_relay_address": f"10.0.1.{host[1]}"} if host.startswith("r") else {}),
+            **({"memcached_address": "10.0.0.1" if host == "c1" else "10.0.2.1"} if host in CLUSTER["graphite_web"] else {}),
             **changes.get(host, {}),
         }
         for host in everybody
