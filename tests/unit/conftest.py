@@ -7,7 +7,9 @@ import fcntl
 import itertools
 import json
 import os
+import pickle
 import shutil
+import signal
 import socket
 import socketserver
 import subprocess
@@ -16,6 +18,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -362,6 +365,11 @@ class StatsD:
         with Management(*self._management, timeout=5) as management:
             return management.metrics(kind)
 
+    def stop(self, sign=signal.SIGTERM, timeout=20):
+        """Send the signal, wait until the process has ended, and return its exit status."""
+        self.process.send_signal(sign)
+        return self.process.wait(timeout)
+
     def processor_seconds(self):
         user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -382,9 +390,10 @@ class StatsD:
 class Receiver:
     """A port that stands for carbon's, and what StatsD has sent to it: a list of name, value and timestamp."""
 
-    def __init__(self):
+    def __init__(self, port=0, takes_pickles=False):
         self.sent = []
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._read = self._pickle if takes_pickles else self._lines
+        self._server = socket.create_server(("127.0.0.1", port))
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._receive, daemon=True).start()
 
@@ -392,11 +401,24 @@ class Receiver:
         while True:
             try:
                 with self._server.accept()[0] as stream:
-                    self.sent.extend(line.decode().split() for line in stream.makefile("rb"))
+                    self.sent.extend(self._read(stream.makefile("rb")))
             except OSError:
                 return
 
+    @staticmethod
+    def _lines(data):
+        return (line.decode().split() for line in data)
+
+    @staticmethod
+    def _pickle(data):
+        length = int.from_bytes(data.read(4), "big")
+        body = data.read()
+        assert len(body) == length
+        return ([name, value, str(timestamp)] for name, (timestamp, value) in pickle.loads(body))
+
     def close(self):
+        """Refuse connections from now on."""
+        self._server.shutdown(socket.SHUT_RDWR)  # also wakes the thread that waits for one
         self._server.close()
 
     def values(self, name):
@@ -414,7 +436,8 @@ class Receiver:
 def receiver():
     one = Receiver()
     yield one
-    one.close()
+    with suppress(OSError):
+        one.close()
 
 
 @pytest.fixture

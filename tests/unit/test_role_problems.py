@@ -122,6 +122,8 @@ STATSD.update(flush_interval=10000, receive_buffer_bytes=0, gauge_lifetime=86400
         ({"prefixStats": 1}, "prefixStats is 1; give a text"),
         ({"graphite": {"globalSuffix": ""}}, "globalSuffix is empty"),
         ({"graphite": {"legacyNamespace": "false"}}, "legacyNamespace is 'false'; give true or false"),
+        ({"graphiteMaxUnsentBytes": -1}, "graphiteMaxUnsentBytes is -1; give a number of bytes"),
+        ({"graphiteMaxUnsentBytes": 1 << 30}, "graphiteMaxUnsentBytes is 1073741824; give a number of bytes up to 268435456"),
         ({"backends": "./backends/graphite"}, "backends is ./backends/graphite; give a list"),
         ({"histogram": {"metric": "", "bins": [1]}}, "histogram is"),
         ({"histogram": [{"metric": "x"}]}, "histogram is"),

@@ -61,6 +61,8 @@ def statsd_problems(variables: dict) -> list[str]:
 _PREFIXES = ("globalPrefix", "prefixCounter", "prefixTimer", "prefixGauge", "prefixSet")
 # Carbon leaves out a name with white space, takes ";" for the beginning of tags, and has no file for an empty part.
 _PARTS = re.compile(r"[^\s;.]+(\.[^\s;.]+)*\Z")
+# More would not fit into the file in which a StatsD that ends leaves it to the next.
+_MOST_UNSENT_BYTES = 256 << 20
 _NUMBER = re.compile(r"-?\d+(\.\d+)?\Z")
 
 
@@ -84,6 +86,12 @@ def _setting_problems(config: dict) -> list[str]:
     ]
     if graphite.get("globalSuffix") == "":
         problems.append("statsd_config: globalSuffix is empty, and StatsD would end every name with a dot. Leave it out.")
+    unsent = config.get("graphiteMaxUnsentBytes", 0)
+    if not re.match(r"\d+\Z", str(unsent)) or int(unsent) > _MOST_UNSENT_BYTES:
+        problems.append(
+            f"statsd_config: graphiteMaxUnsentBytes is {unsent}; give a number of bytes up to {_MOST_UNSENT_BYTES}, or 0 to keep no flush"
+            " that carbon does not take."
+        )
     if not isinstance(graphite.get("legacyNamespace", False), bool):
         problems.append(f"statsd_config: legacyNamespace is {graphite['legacyNamespace']!r}; give true or false.")
     backends = config.get("backends", [])

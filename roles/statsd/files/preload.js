@@ -4,18 +4,26 @@
 // Loaded by node --require before StatsD 0.9.0, whose files stay as they are published. What would end StatsD, or make it store
 // something untrue, is stopped at the interfaces between its modules: the servers hand packets to a callback
 // (docs/server_interface.md), backends get an event with what is flushed (docs/backend_interface.md), the management server hands
-// commands to a callback (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js).
+// commands to a callback (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js). Likewise, StatsD keeps what
+// carbon does not take (carbon_queue.js), and ends without losing what it holds (arrivals.js, flushes.js, state_file.js).
 //
 //   STATSD_RECEIVE_BUFFER_BYTES   receive buffer of the UDP sockets in bytes; 0, the default, leaves the kernel's
 //   STATSD_GAUGE_LIFETIME         seconds for which the value of an idle gauge is the base of deltas; 0 is the default
 //   STATSD_TAGS                   1 if carbon and graphite-web know tags; otherwise lines with tags are refused
+//   STATE_DIRECTORY               where a StatsD that ends leaves to the next what it holds, as systemd sets it; by default, nowhere
 'use strict';
 
 const dgram = require('dgram');
 const Module = require('module');
 const net = require('net');
+const path = require('path');
 const util = require('util');
-const { canonicalText, sanitized } = require('./metric_lines');
+const { Arrivals } = require('./arrivals');
+const { CarbonQueues } = require('./carbon_queue');
+const { FLUSH, Flushes } = require('./flushes');
+const { IdleGauges } = require('./idle_gauges');
+const { canonicalText } = require('./metric_lines');
+const { within } = require('./within');
 
 const RECEIVE_BUFFER_BYTES = Number(process.env.STATSD_RECEIVE_BUFFER_BYTES || 0);
 const GAUGE_LIFETIME = Number(process.env.STATSD_GAUGE_LIFETIME || 0) * 1000;
@@ -26,7 +34,10 @@ const LONGEST_LINE = 1 << 16;
 const LONGEST_WAIT_FOR_A_LINE = 60 * 1000;
 const LARGEST_UNREAD_ANSWER = 16 << 20;
 const MOST_REASONS = 100;
-const MOST_IDLE_GAUGES = 100000;
+// At the end, in milliseconds: to send what is flushed, and for each backend that has something to end. With what arrivals.js takes,
+// the sum is less than TimeoutStopSec= of the unit.
+const LONGEST_SENDING = 10000;
+const LONGEST_STOP_OF_A_BACKEND = 1000;
 // Behind StatsD's own prefix.
 const OWN_COUNTERS = ['packets_received', 'metrics_received', 'bad_lines_seen'];
 
@@ -55,57 +66,13 @@ function refusal(refused) {
   return BAD_LINE;
 }
 
-// With deleteGauges, StatsD forgets a gauge after the flush that sends it, and would take a later delta for the value. Here, the values
-// of idle gauges are kept for a while, the oldest first.
-class IdleGauges {
-  constructor() {
-    this.idle = new Map();
-    this.known = {}; // StatsD's own
-  }
-
-  // StatsD adds the next delta to what it knows.
-  restore(name) {
-    const key = settings.keyNameSanitize ? sanitized(name) : name;
-    const kept = this.idle.get(key);
-    if (kept !== undefined && !(key in this.known)) {
-      this.known[key] = kept.value;
-    }
-  }
-
-  remember(flushed) {
-    const now = Date.now();
-    this.known = flushed;
-    for (const key in flushed) {
-      this.idle.delete(key);
-      this.idle.set(key, { value: flushed[key], until: now + GAUGE_LIFETIME });
-    }
-    for (const [key, { until }] of this.idle) {
-      if (until > now && this.idle.size <= MOST_IDLE_GAUGES) {
-        break;
-      }
-      this.idle.delete(key);
-    }
-  }
-
-  // As lib/mgmt_console.js of StatsD deletes gauges: by their names, or by "FOLDER.*".
-  forget(patterns) {
-    for (const pattern of patterns) {
-      this.idle.delete(pattern);
-      if (pattern.endsWith('.*')) {
-        for (const key of this.idle.keys()) {
-          if (key.startsWith(pattern.slice(0, -1))) {
-            this.idle.delete(key);
-          }
-        }
-      }
-    }
-  }
-}
-
-const gauges = new IdleGauges();
+const gauges = new IdleGauges(GAUGE_LIFETIME);
+const flushes = new Flushes();
+const queues = new CarbonQueues();
+const arrivals = new Arrivals();
 
 // What the guard needs to know of StatsD's configuration, with StatsD's own defaults.
-const settings = { keyNameSanitize: true, ownCounters: [] };
+const settings = { config: {}, ownCounters: [], ownNames: {} };
 const lineOptions = {
   namesAreSanitized: true,
   sanitizesNames: false,
@@ -117,21 +84,37 @@ function isOfGraphite(backend) {
   return /(^|\/)graphite(\.js)?$/.test(backend);
 }
 
+// Graphite keeps the later of two values for one time, the repeater has no values, and others are not known.
+function laterValuesReplace(backends) {
+  return backends.every((backend) => isOfGraphite(backend) || /(^|\/)repeater(\.js)?$/.test(backend));
+}
+
 function configure(config) {
   const { keyNameSanitize = true, prefixStats = 'statsd' } = config;
   const backends = config.backends || ['./backends/graphite'];
-  settings.keyNameSanitize = keyNameSanitize;
-  settings.ownCounters = OWN_COUNTERS.map((word) => `${prefixStats}.${word}`);
+  gauges.namesAreSanitized = keyNameSanitize;
+  settings.config = config;
+  for (const word of [...OWN_COUNTERS, 'timestamp_lag']) {
+    settings.ownNames[word] = `${prefixStats}.${word}`;
+  }
+  settings.ownCounters = OWN_COUNTERS.map((word) => settings.ownNames[word]);
   // Where StatsD does not do it at its ports, its backend for Graphite does.
   lineOptions.namesAreSanitized = keyNameSanitize || backends.some(isOfGraphite);
   lineOptions.sanitizesNames = !keyNameSanitize && backends.length > 0 && backends.every(isOfGraphite);
+  flushes.configure(Number(config.flushInterval || 10000), laterValuesReplace(backends));
+  gauges.keep(flushes.idleGauges());
+  queues.configure(config);
 }
 
 // Backends that repeat packets need buffers, and StatsD would decode them once more.
 let packetsAreRepeated = false;
 
+// What is to be done before the process exits: functions with a callback.
+const endings = [];
+
 function guarded(handlePacket) {
   return (packet, sender) => {
+    arrivals.number += 1;
     const text = packet.toString();
     const canonical = canonicalText(text, refusal, lineOptions);
     if (!packetsAreRepeated) {
@@ -160,8 +143,11 @@ function guardStream(stream, handlePacket) {
     logOnce('Bad line, refused_line', reason);
     handlePacket(Buffer.from(BAD_LINE), { address: stream.remoteAddress, port: stream.remotePort, size: 0 });
   };
+  arrivals.number += 1;
+  arrivals.streams.add(stream);
   stream.setEncoding('utf8');
   stream.on('data', (text) => {
+    arrivals.number += 1;
     const newline = text.lastIndexOf('\n');
     unfinished = newline < 0 ? unfinished + text.length : text.length - newline - 1;
     if (unfinished > LONGEST_LINE) {
@@ -179,6 +165,7 @@ function guardStream(stream, handlePacket) {
   });
   // Also of a connection that is reset.
   stream.on('close', () => {
+    arrivals.streams.delete(stream);
     if (unfinished > 0) {
       refuse('a connection ended within a line; end each line with a newline');
     }
@@ -186,11 +173,26 @@ function guardStream(stream, handlePacket) {
   stream.on('error', (error) => util.log('Connection lost: ' + error.message));
 }
 
+// The gauges that the last StatsD would have sent again, as lines: StatsD counts for how long they are idle. No backend that repeats
+// packets is there yet.
+function replayGauges(handlePacket) {
+  const kept = flushes.gaugesToKeep(settings.config.deleteGauges);
+  if (kept.length > 0 && flushes.replayed === 0) {
+    flushes.replayed = kept.length;
+    // Without the zero, a sign would make the value a change.
+    handlePacket(kept.map(([name, value]) => `${name}:${value < 0 ? '0|g:' : ''}${value}|g`).join('\n'));
+  }
+}
+
 function guardedServer(server) {
   return Object.create(server, {
     start: {
       value(config, handlePacket) {
+        replayGauges(handlePacket);
         const started = server.start.call(this, config, guarded(handlePacket));
+        if (this.server && typeof this.server.close === 'function') {
+          arrivals.servers.push(this.server);
+        }
         if (this.server instanceof net.Server) {
           this.server.on('connection', (stream) => guardStream(stream, handlePacket));
         } else if (this.server instanceof dgram.Socket && RECEIVE_BUFFER_BYTES > 0) {
@@ -235,12 +237,32 @@ function deleteIdleCounters(counters) {
   }
 }
 
+// Before what any backend does.
+function guardEvents(events) {
+  const { emit } = events;
+  events.emit = function (event, ...values) {
+    if (event === 'flush') {
+      values[0] = flushes.timestamp();
+    } else if (event === 'status') {
+      values[0] = queues.trueStatistics(values[0]);
+    }
+    return emit.call(this, event, ...values);
+  };
+  events.on('status', (write) => queues.writeStatistics(write));
+  // StatsD flushes once more when it exits.
+  endings.push((done) => {
+    events.removeAllListeners('flush');
+    done();
+  });
+}
+
 function guardedBackend(backend) {
   return Object.create(backend, {
     init: {
       value(startupTime, config, events, ...others) {
         // Before those of all backends, and once.
         if (events.listenerCount('flush') === 0) {
+          guardEvents(events);
           events.on('flush', (timestamp, metrics) => {
             deleteNonFiniteCounters(metrics.counters, metrics.counter_rates);
             deleteNonFinite(metrics.gauges);
@@ -255,10 +277,25 @@ function guardedBackend(backend) {
         }
         const initialized = backend.init(startupTime, config, events, ...others);
         packetsAreRepeated = events.listenerCount('packet') > 0;
+        if (typeof backend.stop === 'function') {
+          endings.push((done) => backend.stop(done));
+        }
         return initialized;
       },
     },
   });
+}
+
+// The management interface shows StatsD's own objects; before the first flush, nothing else does.
+function ownObject(kind, handleCommand) {
+  const { inspect } = util;
+  let own;
+  util.inspect = (object) => {
+    own = object;
+  };
+  handleCommand(kind, [], { write() {} });
+  util.inspect = inspect;
+  return own;
 }
 
 // A client that asks again without reading the answers would fill the memory.
@@ -266,6 +303,7 @@ function guardedManagement(management) {
   return Object.create(management, {
     start: {
       value(config, handleCommand, handleError) {
+        gauges.known = ownObject('gauges', handleCommand);
         const handle = (command, parameters, stream) => {
           if (command === 'delgauges') {
             gauges.forget(parameters);
@@ -307,9 +345,72 @@ function guardedLogger(logger) {
   return { ...logger, Logger };
 }
 
+// What it is called with are StatsD's own objects.
+function preparingMetrics(calculation) {
+  return Object.create(calculation, {
+    process_metrics: {
+      value(metrics, ...others) {
+        flushes.prepare(metrics, settings.ownNames);
+        return calculation.process_metrics(metrics, ...others);
+      },
+    },
+  });
+}
+
+// StatsD plans its next flush with it.
+const { setTimeout } = global;
+global.setTimeout = function (callback, delay, ...values) {
+  return callback && callback.name === FLUSH ? flushes.plan(setTimeout, callback, delay) : setTimeout(callback, delay, ...values);
+};
+Object.defineProperty(global.setTimeout, util.promisify.custom, { value: setTimeout[util.promisify.custom] });
+
+let isEnding = false;
+
+async function end() {
+  if (isEnding) {
+    return;
+  }
+  isEnding = true;
+  await arrivals.readTheRest();
+  flushes.stop();
+  await new Promise(setImmediate); // the backend writes
+  await within(LONGEST_SENDING, (done) => queues.send().then(() => done()));
+  if (!flushes.handOver(gauges.kept(), queues.unsent()) && queues.sum('length') > 0) {
+    util.log(`${queues.sum('length')} flushes that carbon has not taken are lost`);
+  }
+  for (const ending of endings) {
+    await within(LONGEST_STOP_OF_A_BACKEND, ending);
+  }
+  process.exit();
+}
+
+// StatsD would exit at once.
+function endingProcess(management) {
+  return Object.create(management, {
+    init: {
+      value(config) {
+        management.init(config);
+        for (const signal of ['SIGINT', 'SIGTERM']) {
+          process.removeAllListeners(signal);
+          process.on(signal, () => end().catch((error) => {
+            util.log('At the end: ' + error.stack);
+            process.exit(1);
+          }));
+        }
+      },
+    },
+  });
+}
+
 const load = Module._load;
 Module._load = function (request, parent, isMain) {
   const loaded = load.call(this, request, parent, isMain);
+  if (request === 'net' && parent && parent.parent && parent.parent === process.mainModule && isOfGraphite(parent.filename)) {
+    // With it, the backend makes its connections.
+    const name = path.relative(path.dirname(process.mainModule.filename), parent.filename);
+    const queue = queues.add(name, flushes.unsent(name));
+    return Object.create(net, { createConnection: { value: (port, host) => queue.connection(port, host) } });
+  }
   if (parent !== process.mainModule || !loaded || Module.builtinModules.includes(request)) {
     return loaded;
   }
@@ -318,6 +419,13 @@ Module._load = function (request, parent, isMain) {
       return observedConfiguration(loaded);
     case './lib/mgmt_server':
       return guardedManagement(loaded);
+    case './lib/process_metrics':
+      return preparingMetrics(loaded);
+    case './lib/process_mgmt':
+      return endingProcess(loaded);
+    case './lib/set':
+      flushes.Set = loaded.Set;
+      return loaded;
     case './lib/logger':
       return guardedLogger(loaded);
   }

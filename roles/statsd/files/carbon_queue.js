@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Copyright: metricstack maintainers
+//
+// Hands what StatsD's backend for Graphite flushes to carbon. A flush that carbon does not take is kept, and sent again before the next
+// one, so that of two values for one time the later is stored. A flush is taken when carbon has closed its connection in order, which
+// it does at the end of what it has read; until then, the data may be in the buffers of the kernel only.
+//
+// Sources: backends/graphite.js of StatsD 0.9.0; for connections, carbon/protocols.py of carbon 1.1.10.
+'use strict';
+
+const { EventEmitter } = require('events');
+const net = require('net');
+const util = require('util');
+
+// Without any progress, in milliseconds.
+const LONGEST_SILENCE = 5000;
+// The backend's statistics, the last four lines of a flush, are shorter.
+const LONGEST_STATISTICS = 4096;
+const STATISTIC_IN_TEXT = /(\.graphiteStats\.(last_flush|last_exception)\S* )\d+/g;
+const STATISTIC_IN_PICKLE = /(\.graphiteStats\.(last_flush|last_exception)[^']*'\n\(L\d+L\nS')\d+/g;
+
+function unixTime() {
+  return Math.round(Date.now() / 1000);
+}
+
+// A pickle begins with its length, in four bytes; no line begins with a control character.
+function isPickle(flush) {
+  return flush[0] < 0x20;
+}
+
+function deliver(flush, port, host) {
+  return new Promise((resolve, reject) => {
+    const socket = net.createConnection(port, host);
+    let isWritten = false;
+    let isRead = false;
+    socket.setTimeout(LONGEST_SILENCE, () => socket.destroy(new Error(`no answer for ${LONGEST_SILENCE / 1000} s`)));
+    socket.on('error', reject);
+    socket.on('finish', () => {
+      isWritten = true;
+    });
+    socket.on('end', () => {
+      isRead = isWritten;
+    });
+    // Whatever else has happened before, the promise knows.
+    socket.on('close', () => (isRead ? resolve() : reject(new Error('the connection was closed early'))));
+    socket.resume();
+    socket.end(flush);
+  });
+}
+
+class CarbonQueue {
+  constructor() {
+    this.flushes = []; // buffers, the oldest first
+    this.bytes = 0;
+    this.limit = Infinity;
+    this.ports = {};
+    this.host = undefined;
+    this.sending = null; // a promise
+    this.isRefused = false;
+    this.isDropping = false;
+    this.dropped = 0;
+    this.lastDropped = 0;
+    this.lastFlush = unixTime();
+    this.lastException = 0;
+  }
+
+  get length() {
+    return this.flushes.length;
+  }
+
+  configure({ graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteMaxUnsentBytes = 64 << 20 }) {
+    this.host = graphiteHost;
+    this.ports = { text: graphitePort, pickle: graphitePicklePort };
+    this.limit = graphiteMaxUnsentBytes;
+  }
+
+  // What the backend takes for the result of net.createConnection. It waits for the connection, writes a flush to it, and ends it.
+  connection(port, host) {
+    const connection = new EventEmitter();
+    const written = [];
+    connection.write = (data) => written.push(Buffer.from(data));
+    connection.end = () => {
+      const flush = this.withStatistics(Buffer.concat(written));
+      this.host = host;
+      this.ports[isPickle(flush) ? 'pickle' : 'text'] = port;
+      this.add(flush);
+      this.trim(1);
+      this.send();
+    };
+    process.nextTick(() => connection.emit('connect'));
+    return connection;
+  }
+
+  // The backend takes each flush for sent.
+  withStatistics(flush) {
+    const begin = Math.max(flush.length - LONGEST_STATISTICS, 0);
+    const values = { last_flush: this.lastFlush, last_exception: this.lastException };
+    const pattern = isPickle(flush) ? STATISTIC_IN_PICKLE : STATISTIC_IN_TEXT;
+    const end = flush.toString('latin1', begin).replace(pattern, (_match, before, name) => before + values[name]);
+    const changed = Buffer.concat([flush.slice(0, begin), Buffer.from(end, 'latin1')]);
+    if (isPickle(changed)) {
+      changed.writeUInt32BE(changed.length - 4, 0);
+    }
+    return changed;
+  }
+
+  add(flush) {
+    this.flushes.push(flush);
+    this.bytes += flush.length;
+  }
+
+  remove(flush) {
+    // It may have been dropped while it was sent.
+    if (this.flushes[0] === flush) {
+      this.flushes.shift();
+      this.bytes -= flush.length;
+    }
+  }
+
+  // Drops the oldest flushes beyond the limit, but for a number of the latest.
+  trim(kept) {
+    while (this.bytes > this.limit && this.flushes.length > kept) {
+      if (!this.isDropping) {
+        util.log(`More than ${this.limit} bytes wait for carbon (graphiteMaxUnsentBytes); the oldest flushes are dropped`);
+        this.isDropping = true;
+      }
+      this.dropped += 1;
+      this.lastDropped = unixTime();
+      this.remove(this.flushes[0]);
+    }
+  }
+
+  // Returns a promise of the end of the attempt, after which what carbon has not taken is still there.
+  send() {
+    if (!this.sending) {
+      this.sending = this.sendAll().then(() => {
+        this.sending = null;
+      });
+    }
+    return this.sending;
+  }
+
+  async sendAll() {
+    while (this.flushes.length > 0) {
+      const flush = this.flushes[0];
+      try {
+        await deliver(flush, this.ports[isPickle(flush) ? 'pickle' : 'text'], this.host);
+      } catch (error) {
+        this.lastException = unixTime();
+        if (!this.isRefused) {
+          this.isRefused = true;
+          util.log(`Carbon at ${this.host} does not take a flush, which is kept and sent again: ${error.message || error.code}`);
+        }
+        this.trim(0);
+        return;
+      }
+      this.lastFlush = unixTime();
+      this.remove(flush);
+    }
+    if (this.isRefused) {
+      this.isRefused = this.isDropping = false;
+      util.log(`Carbon at ${this.host} has taken all flushes that were kept`);
+    }
+  }
+}
+
+// One queue for each backend, by its name.
+class CarbonQueues {
+  constructor() {
+    this.queues = new Map();
+    this.config = {};
+  }
+
+  configure(config) {
+    this.config = config;
+    this.queues.forEach((queue) => queue.configure(config));
+  }
+
+  add(name, unsent) {
+    const queue = new CarbonQueue();
+    queue.configure(this.config);
+    unsent.forEach((flush) => queue.add(Buffer.from(flush, 'latin1')));
+    this.queues.set(name, queue);
+    return queue;
+  }
+
+  send() {
+    return Promise.all([...this.queues.values()].map((queue) => queue.send()));
+  }
+
+  // As JSON can have it.
+  unsent() {
+    const lists = [...this.queues].map(([name, queue]) => [name, queue.flushes.map((flush) => flush.toString('latin1'))]);
+    return Object.fromEntries(lists);
+  }
+
+  all(key) {
+    return [...this.queues.values()].map((queue) => queue[key]);
+  }
+
+  sum(key) {
+    return this.all(key).reduce((total, value) => total + value, 0);
+  }
+
+  // Returns a function that writes what is true in place of what the backend for Graphite knows, which takes each flush for sent.
+  trueStatistics(write) {
+    const known = { last_flush: Math.min(...this.all('lastFlush')), last_exception: Math.max(...this.all('lastException')) };
+    return (error, name, statistic, value) => {
+      write(error, name, statistic, name === 'graphite' && this.queues.size > 0 && statistic in known ? known[statistic] : value);
+    };
+  }
+
+  writeStatistics(write) {
+    if (this.queues.size > 0) {
+      write(null, 'graphite', 'unsent_flushes', this.sum('length'));
+      write(null, 'graphite', 'unsent_bytes', this.sum('bytes'));
+      write(null, 'graphite', 'dropped_flushes', this.sum('dropped'));
+      write(null, 'graphite', 'last_dropped', Math.max(...this.all('lastDropped')));
+    }
+  }
+}
+
+module.exports = { CarbonQueues };

@@ -1,0 +1,497 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""What StatsD holds outlives its stop, its restart, and the absence of carbon: real Node.js, whisper's own arithmetic."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+import whisper
+from conftest import Receiver
+
+# Longer than any test.
+NEVER = 600000
+STATISTICS = "stats.statsd.graphiteStats"
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    """Return the file in which a StatsD leaves to the next what it holds."""
+    directory = tmp_path / "state"
+    directory.mkdir()
+    monkeypatch.setenv("STATE_DIRECTORY", str(directory))
+    return directory / "held.json"
+
+
+@pytest.fixture
+def on_port():
+    """Start receivers on the ports of others that have been closed."""
+    started = []
+
+    def start(*arguments):
+        started.append(Receiver(*arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with suppress(OSError):
+            one.close()
+
+
+@contextmanager
+def halted(process):
+    """Let the process not run, while what is sent to it waits in the kernel."""
+    process.send_signal(signal.SIGSTOP)
+    yield
+    process.send_signal(signal.SIGCONT)
+
+
+def times(receiver, name):
+    return [int(timestamp) for series, _value, timestamp in receiver.sent if series == name]
+
+
+def graphite(one):
+    """Return what the management interface says of the backend for Graphite."""
+    return {name: int(value) for name, value in re.findall(r"^graphite\.(\w+): (-?\d+)$", one.ask("stats"), re.MULTILINE)}
+
+
+def wait_until(condition, timeout=20):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Stored:
+    """What whisper keeps of a series, with one point for each flush interval; each point is written as carbon writes it."""
+
+    def __init__(self, directory, receiver, name, seconds):
+        self.points = [(int(timestamp), float(value)) for series, value, timestamp in receiver.sent if series == name]
+        path = str(directory / f"{name}.wsp")
+        if os.path.exists(path):
+            os.unlink(path)
+        whisper.create(path, [(seconds, 1000)])
+        for point in self.points:
+            whisper.update_many(path, [point])
+        begin = min(timestamp for timestamp, _value in self.points) - seconds
+        (_start, _end, _step), values = whisper.fetch(path, begin, begin + 900 * seconds, now=begin + 901 * seconds)
+        self.values = [value for value in values if value is not None]
+
+
+MIXED = ["m:1|c", "m:2|c|@0.5", "m:10|ms", "m:30|ms|@0.5", "m:7|g", "m:a|s", "m:b|s"]
+MIXED_SERIES = {
+    "stats.counters.m.count": 5,
+    "stats.counters.m.rate": 5 / (NEVER / 1000),
+    "stats.timers.m.count": 3,
+    "stats.timers.m.upper": 30,
+    "stats.gauges.m": 7,
+    "stats.sets.m.count": 2,
+}
+
+
+@pytest.mark.parametrize("server", ["udp", "tcp"])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_held_and_what_has_arrived_are_flushed_at_a_stop(statsd, receiver, flushing, server, sign):
+    one = statsd(server, **flushing(flushInterval=NEVER, deleteIdleStats=True))
+    if server == "udp":
+        one.send(*MIXED)
+        with halted(one.process):
+            one.send(*["burst:1|c"] * 200)
+            one.process.send_signal(sign)
+    else:
+        with socket.create_connection(("127.0.0.1", one.port)) as stream:
+            stream.sendall("\n".join([*MIXED, ""]).encode())
+            assert one.counts("m", 5)
+            with halted(one.process), socket.create_connection(("127.0.0.1", one.port)) as other:
+                stream.sendall(b"burst:1|c\n" * 100)
+                other.sendall(b"burst:1|c\n" * 100 + b"unfinished:1|c")
+                one.process.send_signal(sign)
+    assert one.process.wait(timeout=10) == 0
+    assert {name: receiver.values(name) for name in MIXED_SERIES} == {name: [value] for name, value in MIXED_SERIES.items()}
+    assert receiver.values("stats.counters.burst.count") == [200]
+    assert receiver.values("stats.gauges.statsd.timestamp_lag") in ([], [0])
+
+
+def test_packets_that_are_not_refused_during_the_stop_count(statsd, receiver, flushing):
+    one = statsd(**flushing(flushInterval=NEVER))
+    taken = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect(("127.0.0.1", one.port))
+        # Over loopback, the refusal is there when the packet has been sent.
+        while not sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            sender.send(b"m:1|c")
+            taken += 1
+            if taken == 100:
+                one.process.send_signal(signal.SIGTERM)
+            time.sleep(0.0001)
+    assert one.process.wait(timeout=10) == 0
+    assert receiver.values("stats.counters.m.count") == [taken - 1]
+
+
+SECONDS = 4
+
+
+def test_restarts_neither_lose_nor_repeat_what_is_counted(statsd, receiver, flushing, state, tmp_path):
+    """Several within one step of the archive, and across its end."""
+    settings = flushing(flushInterval=SECONDS * 1000, deleteIdleStats=True)
+    sent = 0
+    for pause in (SECONDS + 1, 0, 0.5, 0, 1.5, 1, 0.2, SECONDS - 1, 0.5):
+        one = statsd(**settings)
+        one.send("m:1|c\nm:5|ms\nm:7|ms|@0.5", *["m:1|c"] * 9, f"m:{sent}|s\nm:all|s")
+        sent += 10
+        time.sleep(pause)
+        assert one.stop() == 0
+    counts = Stored(tmp_path, receiver, "stats.counters.m.count", SECONDS)
+    assert sum(counts.values) == sent
+    # Otherwise, the test would not show anything.
+    assert len(counts.points) >= 9
+    assert 3 <= len(counts.values) < len(counts.points)
+    assert sum(Stored(tmp_path, receiver, "stats.counters.m.rate", SECONDS).values) == pytest.approx(sent / SECONDS)
+    assert sum(Stored(tmp_path, receiver, "stats.timers.m.count", SECONDS).values) == pytest.approx(sent * 0.3)
+    members = Stored(tmp_path, receiver, "stats.sets.m.count", SECONDS).values
+    assert sum(members) == sent / 10 + len(members)
+    assert len({timestamp % SECONDS for timestamp in times(receiver, "stats.counters.m.count")}) == 1
+
+
+def test_a_statsd_that_comes_back_later_begins_anew(statsd, receiver, flushing, state, tmp_path):
+    settings = flushing(flushInterval=1000, deleteIdleStats=True)
+    one = statsd(**settings)
+    one.send("m:3|c")
+    assert one.counts("m", 3)
+    assert one.stop() == 0
+    receiver.wait_for("stats.counters.m.count")
+    time.sleep(1.1)
+    two = statsd(**settings)
+    two.send("m:4|c")
+    receiver.wait_for("stats.counters.m.count", number=2)
+    assert two.stop() == 0
+    assert Stored(tmp_path, receiver, "stats.counters.m.count", 1).values == [3, 4]
+
+
+def test_backends_that_add_up_what_is_flushed_are_told_nothing_twice(statsd, receiver, flushing, state, tmp_path):
+    settings = {**flushing(flushInterval=SECONDS * 1000, deleteIdleStats=True), "backends": ["./backends/console", "./backends/graphite"]}
+    for _number in range(4):
+        one = statsd(**settings)
+        one.send("m:1|c")
+        assert one.counts("m", 1)
+        assert one.stop() == 0
+    assert receiver.values("stats.counters.m.count") == [1] * 4
+    assert Stored(tmp_path, receiver, "stats.counters.m.count", SECONDS).values == [1] * 4
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_gauges_have_their_values_after_a_restart(statsd, receiver, flushing, state, monkeypatch, idle):
+    monkeypatch.setenv("STATSD_GAUGE_LIFETIME", "60")
+    settings = flushing(deleteIdleStats=idle)
+    one = statsd(**settings)
+    one.send("old:-10.5|g", "level:1e21|g\nempty:0|g")
+    receiver.wait_for("stats.gauges.old")
+    receiver.wait_for("stats.statsd.numStats", number=len(receiver.values("stats.statsd.numStats")) + 2)
+    one.send("new:3|g")
+    assert one.stop() == 0
+    receiver.sent.clear()
+    two = statsd(**settings)
+    two.send("old:-1|g", "new:+1|g", "level:-1e20|g")
+    receiver.wait_for("stats.gauges.old", "stats.gauges.new", "stats.gauges.level")
+    receiver.wait_for("stats.statsd.numStats", number=len(receiver.values("stats.statsd.numStats")) + 3)
+    assert receiver.values("stats.gauges.old")[-1] == -11.5
+    assert receiver.values("stats.gauges.new")[-1] == 4
+    assert receiver.values("stats.gauges.level")[-1] == 9e20
+    # An idle one is sent where the configuration says so.
+    flushed = len(receiver.values("stats.statsd.numStats"))
+    assert len(receiver.values("stats.gauges.old")) == (1 if idle else flushed)
+    assert receiver.values("stats.gauges.empty") == ([] if idle else [0] * flushed)
+    # What was given back is nothing that has been received.
+    assert sum(receiver.values("stats.counters.statsd.metrics_received.count")) in (3, 4)
+
+
+def test_a_late_flush_has_the_time_at_which_it_was_due(statsd, receiver, flushing):
+    one = statsd(**flushing(flushInterval=3000))
+    name = "stats.statsd.numStats"
+    receiver.wait_for(name)
+    one.send("m:1|c")
+    with halted(one.process):
+        time.sleep(4.3)
+    receiver.wait_for(name, number=3)
+    begin = times(receiver, name)[0]
+    assert times(receiver, name)[1:] in ([begin + 3, begin + 6], [begin + 3, begin + 9])
+    assert sum(receiver.values("stats.counters.m.count")) == 1
+
+
+@pytest.mark.parametrize("protocol", ["text", "pickle"])
+def test_what_carbon_does_not_take_is_sent_when_it_is_back(statsd, receiver, flushing, on_port, protocol):
+    receiver.close()
+    own = {"graphiteProtocol": protocol, "graphitePicklePort": receiver.port}
+    one = statsd(**flushing(deleteIdleStats=True, **own))
+    for value in (1, 2, 3):
+        before = graphite(one)["unsent_flushes"]
+        one.send(f"m:{value}|c")
+        wait_until(lambda before=before: graphite(one)["unsent_flushes"] > before)
+    statistics = graphite(one)
+    assert statistics["last_exception"] < statistics["last_flush"]  # seconds ago
+    assert statistics["unsent_bytes"] > 0
+    back = on_port(receiver.port, protocol == "pickle")
+    wait_until(lambda: graphite(one)["unsent_flushes"] == 0)
+    one.send("m:4|c")
+    back.wait_for("stats.counters.m.count", number=4)
+    assert back.values("stats.counters.m.count") == [1, 2, 3, 4]
+    moments = times(back, "stats.statsd.numStats")
+    assert moments == sorted(set(moments))
+    assert moments[-1] - moments[0] == len(moments) - 1, "a flush is missing"
+    statistics = graphite(one)
+    assert statistics["last_flush"] < statistics["last_exception"] < 60
+    assert (statistics["unsent_bytes"], statistics["dropped_flushes"]) == (0, 0)
+    # The same in the series, where the backend would have each flush for sent.
+    exceptions = back.values(f"{STATISTICS}.last_exception")
+    assert exceptions[0] == 0 < exceptions[2]
+    assert len(set(back.values(f"{STATISTICS}.last_flush")[:3])) == 1
+    log = one.log.read_text()
+    assert len(re.findall("does not take a flush", log)) == len(re.findall("has taken all flushes", log)) == 1
+
+
+@contextmanager
+def mute(port):
+    """A carbon that hangs: the kernel takes connections for it."""
+    with socket.create_server(("127.0.0.1", port)):
+        yield
+
+
+@contextmanager
+def resetting(port):
+    """A carbon that breaks each connection within its data."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(10)
+        yield
+        for _number in range(2):
+            with server.accept()[0] as stream:
+                stream.recv(50)
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@contextmanager
+def hanging_up(port):
+    """A carbon that ends each connection before its data."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(10)
+        yield
+        for _number in range(2):
+            with server.accept()[0] as stream:
+                stream.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("carbon", [mute, resetting, hanging_up])
+def test_a_flush_is_sent_when_carbon_has_read_it(statsd, receiver, flushing, on_port, carbon):
+    receiver.close()
+    with carbon(receiver.port):
+        # More than the buffers of the kernel hold.
+        one = statsd("tcp", **flushing(deleteIdleStats=True))
+        with socket.create_connection(("127.0.0.1", one.port)) as stream:
+            stream.sendall(b"m:3|c\n" + b"".join(b"%s.%d:1|g\n" % (b"x" * 200, number) for number in range(5000)))
+        if carbon is mute:
+            wait_until(lambda: graphite(one)["last_exception"] < 60)
+    wait_until(lambda: graphite(one)["last_exception"] < 60)
+    assert graphite(one)["unsent_flushes"] > 0
+    back = on_port(receiver.port)
+    back.wait_for("stats.counters.m.count")
+    wait_until(lambda: graphite(one)["unsent_flushes"] == 0)
+    assert set(back.values("stats.counters.m.count")) == {3}
+    moments = sorted(set(times(back, "stats.statsd.numStats")))
+    assert moments[-1] - moments[0] == len(moments) - 1, "a flush is missing"
+    assert len({name for name, _value, _timestamp in back.sent if "xxx" in name}) == 5000
+
+
+def test_what_waits_for_carbon_has_a_limit_and_what_goes_beyond_is_counted(statsd, receiver, flushing, on_port):
+    receiver.close()
+    limit = 4000
+    one = statsd(**flushing(graphiteMaxUnsentBytes=limit))
+    wait_until(lambda: graphite(one)["dropped_flushes"] >= 2)
+    statistics = graphite(one)
+    assert 0 < statistics["unsent_bytes"] <= limit
+    assert statistics["last_dropped"] <= 2
+    back = on_port(receiver.port)
+    wait_until(lambda: graphite(one)["unsent_flushes"] == 0)
+    moments = times(back, "stats.statsd.numStats")
+    assert len(moments) >= statistics["unsent_flushes"] - 1
+    assert moments[-1] - moments[0] == len(moments) - 1, "not the oldest have been dropped"
+    assert one.log.read_text().count("the oldest flushes are dropped") == 1
+
+
+@pytest.mark.parametrize("protocol", ["text", "pickle"])
+def test_what_carbon_has_not_taken_outlives_a_restart(statsd, receiver, flushing, on_port, state, tmp_path, protocol):
+    own = {"graphiteProtocol": protocol, "graphitePicklePort": receiver.port}
+    receiver.close()
+    one = statsd(**flushing(deleteIdleStats=True, **own))
+    one.send("m:1|c")
+    wait_until(lambda: graphite(one)["unsent_flushes"] == 2)
+    one.send("m:2|c")
+    began = time.monotonic()
+    assert one.stop() == 0
+    assert time.monotonic() - began < 3
+    two = statsd(**flushing(deleteIdleStats=True, **own))
+    two.send("m:4|c")
+    back = on_port(receiver.port, protocol == "pickle")
+    back.wait_for("stats.statsd.numStats", number=3)
+    wait_until(lambda: graphite(two)["unsent_flushes"] == 0)
+    assert two.stop() == 0
+    assert sum(Stored(tmp_path, back, "stats.counters.m.count", 1).values) == 7
+    moments = times(back, "stats.statsd.numStats")
+    assert moments == sorted(moments)
+
+
+def test_a_carbon_that_hangs_delays_the_stop_for_seconds(statsd, receiver, flushing, state):
+    receiver.close()
+    with mute(receiver.port):
+        one = statsd(**flushing(flushInterval=NEVER))
+        one.send("m:3|c")
+        assert one.counts("m", 3)
+        assert one.stop(timeout=12) == 0
+    (kept,) = json.loads(state.read_text())["unsent"]["backends/graphite.js"]
+    assert "stats.counters.m.count 3 " in kept
+
+
+GOOD_STATE = json.dumps(
+    {
+        "version": 1,
+        "timestamp": 1795836555,
+        "interval": NEVER,
+        "idle_gauges": [["a b", 1.5, 1795836555000]],
+        "unsent": {"backends/graphite.js": ["m 1 1"]},
+        "counters": {"m": 1, "infinite": None},
+        "timers": {"m": [1, 2]},
+        "timer_counters": {"m": 2.5},
+        "sets": {"m": ["__proto__"]},
+        "gauges": {"__proto": -1},
+    }
+)
+
+
+def broken_states():
+    good = json.loads(GOOD_STATE)
+    changes = {
+        "another version": {"version": 2},
+        "no time": {"timestamp": "now"},
+        "a property of objects": {"counters": {"constructor": 1}},
+        "a line of its own": {"counters": {"m 1 1\nn": 1}},
+        "a text": {"counters": {"m": "1"}},
+        "a list": {"gauges": [1]},
+        "nothing": {"sets": None},
+        "a timer of texts": {"timers": {"m": ["1"]}, "timer_counters": {"m": 1}},
+        "a timer without its counter": {"timers": {"n": [1]}},
+        "members that are no texts": {"sets": {"m": [1]}},
+        "an idle gauge without a time": {"idle_gauges": [["m", 1]]},
+        "unsent numbers": {"unsent": {"backends/graphite.js": [1]}},
+    }
+    texts = {name: json.dumps({**good, **change}) for name, change in changes.items()}
+    return {
+        **texts,
+        "empty": "",
+        "cut": GOOD_STATE[:-20],
+        "null": "null",
+        "deep": "[" * 100000,
+        "zeros": "\0" * 100,
+        "proto": '{"__proto__": 1}',
+    }
+
+
+def test_a_broken_state_does_not_keep_statsd_from_its_work(statsd, receiver, flushing, state):
+    state.write_text(broken_states()["cut"])
+    one = statsd(**flushing(flushInterval=NEVER, deleteIdleStats=True))
+    one.send("m:1|c")
+    assert one.counts("m", 1), one.log.read_text()
+    assert "cannot be read from" in one.log.read_text()
+    assert one.stop() == 0
+    assert receiver.values("stats.counters.m.count") == [1]
+    assert state.with_suffix(".json.broken").read_text() == broken_states()["cut"]
+
+
+READ = """
+const fs = require('fs');
+require('util').log = () => {};
+const { readState } = require('./state_file');
+const read = [];
+for (const [name, text] of JSON.parse(fs.readFileSync(0))) {
+  fs.writeFileSync(process.env.STATE_DIRECTORY + '/held.json', text);
+  if (readState() !== undefined) read.push(name);
+}
+console.log(JSON.stringify(read));
+"""
+
+
+def test_whatever_a_state_has_wrong_it_is_not_read(statsd_release, state):
+    states = json.dumps([*broken_states().items(), ("good", GOOD_STATE)])
+    command = ["node", "--eval", READ]
+    read = subprocess.run(command, input=states, cwd=statsd_release, check=True, capture_output=True, text=True).stdout
+    assert json.loads(read) == ["good"]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)], ids=["directory", "pipe", "link"])
+def test_what_is_no_file_is_no_state(statsd, receiver, flushing, state, make):
+    make(state)
+    one = statsd(**flushing(flushInterval=NEVER))
+    one.send("m:1|c")
+    assert one.counts("m", 1), one.log.read_text()
+    assert one.stop() == 0
+    assert receiver.values("stats.counters.m.count") == [1]
+
+
+def test_what_cannot_be_left_behind_is_told(statsd, receiver, flushing, state):
+    receiver.close()
+    one = statsd(**flushing(flushInterval=NEVER))
+    state.with_suffix(".json.new").mkdir()
+    assert one.stop() == 0
+    assert "1 flushes that carbon has not taken are lost" in one.log.read_text()
+
+
+def test_what_has_arrived_is_repeated_over_tcp_before_the_end(statsd):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(10)
+        address = [{"host": "127.0.0.1", "port": other.getsockname()[1]}]
+        one = statsd(backends=["./backends/repeater"], repeater=address, repeaterProtocol="tcp")
+        with halted(one.process):
+            one.send(*["m:1|c"] * 5)
+            one.process.send_signal(signal.SIGTERM)
+        received = ""
+        while received.count("m:1|c") < 5:
+            with other.accept()[0] as stream:
+                received += stream.makefile().read()
+        assert one.process.wait(timeout=10) == 0
+
+
+PLAN = """
+const { Flushes } = require('./flushes');
+const moments = JSON.parse(process.argv[1]);
+const flushes = new Flushes();
+flushes.interval = 10000;
+flushes.anchor = moments[0];
+const planned = moments.map((now) => {
+  Date.now = () => now;
+  let delay;
+  flushes.plan((_flush, left) => { delay = left; }, () => {}, NaN);
+  return delay;
+});
+console.log(JSON.stringify(planned));
+"""
+
+
+@pytest.mark.parametrize(
+    ("moments", "delays"),
+    [
+        # In time, late, early by a millisecond, late by more than an interval.
+        ([100000, 100002, 113000, 119999, 142000], [0, 9998, 7000, 10001, 8000]),
+        # The clock is set back by an hour, and forward by a day.
+        ([10000000, 10000000, 6410001, 92810000], [0, 10000, 9999, 10000]),
+    ],
+    ids=["running", "set"],
+)
+def test_after_a_restart_flushes_go_on_as_before_whatever_the_clock_does(statsd_release, moments, delays):
+    command = ["node", "--eval", PLAN, json.dumps(moments)]
+    assert json.loads(subprocess.run(command, cwd=statsd_release, check=True, capture_output=True, text=True).stdout) == delays
