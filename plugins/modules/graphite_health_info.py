@@ -197,6 +197,7 @@ options:
       - relay_discards
       - relay_drops
       - relay_queue_fills
+      - statsd_dropped
       - statsd_exception
       - statsd_flush
       - statsd_health
@@ -298,7 +299,7 @@ statsd:
   description: Statistics of StatsD, as M(metricstack.graphite.statsd_info) returns them; null without an answer.
   returned: success
   type: dict
-  sample: {uptime: 4711, graphite: {last_flush: 4, flush_time: 1, flush_length: 1432}}
+  sample: {uptime: 4711, graphite: {last_flush: 4, flush_time: 1, flush_length: 1432, unsent_flushes: 0, dropped_flushes: 0}}
 memcached:
   description: Statistics of each memcached that has answered, by its address and port.
   returned: success
@@ -351,6 +352,7 @@ CHECKS = [
     "relay_discards",
     "relay_drops",
     "relay_queue_fills",
+    "statsd_dropped",
     "statsd_exception",
     "statsd_flush",
     "statsd_health",

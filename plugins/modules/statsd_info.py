@@ -66,12 +66,23 @@ stats:
     - What StatsD says of itself. C(uptime) is in seconds, C(messages) has C(last_msg_seen) and C(bad_lines_seen), and each
       backend adds a dict of its own, such as C(graphite). What is called C(last_) something is how many seconds ago it was;
       of what has never been, since 1970.
+    - In C(graphite), C(last_flush) is when carbon has taken a flush, and C(last_exception) when it has not; C(unsent_flushes) and
+      C(unsent_bytes) wait for carbon, and C(dropped_flushes) were too many to wait. This is true of the StatsD that the role
+      P(metricstack.graphite.statsd#role) runs; another does not notice when carbon does not take a flush.
   returned: if asked for
   type: dict
   sample:
     uptime: 4711
     messages: {last_msg_seen: 2, bad_lines_seen: 0}
-    graphite: {last_flush: 4, last_exception: 1795632806, flush_time: 1, flush_length: 1432}
+    graphite:
+      last_flush: 4
+      last_exception: 1795632806
+      flush_time: 1
+      flush_length: 1432
+      unsent_flushes: 0
+      unsent_bytes: 0
+      dropped_flushes: 0
+      last_dropped: 1795632806
 counters:
   description: Counts since the last flush, by name; null if it is no finite number.
   returned: if asked for

@@ -26,6 +26,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.findi
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.host import Examination
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.series import Survey
+from ansible_collections.metricstack.graphite.plugins.module_utils._health.statsd import _check_backend
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.units import check_jobs, check_services
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import read_header
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.points import read_archive, read_points
@@ -544,11 +545,14 @@ def test_a_statsd_that_reaches_carbon_is_healthy_and_one_that_does_not_is_critic
     assert result["statsd"]["graphite"]["flush_length"] > 0
     receiver.close()
     deadline = time.monotonic() + 20
-    while not health(run_module, one)[1] and time.monotonic() < deadline:
-        time.sleep(0.5)
     result, found = health(run_module, one)
-    assert found == [("statsd_flush", "critical")]
+    while found != [("statsd_flush", "critical")]:
+        assert found in ([], [("statsd_exception", "warning")])
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        result, found = health(run_module, one)
     assert re.match(r"20\d\d-", result["findings"][0]["since"])
+    assert re.search(r"since \S+; \d+ flushes of \d+ bytes wait for it", result["findings"][0]["message"])
 
 
 def test_an_exception_of_a_flush_is_a_finding(run_module, statsd, flushing):
@@ -557,6 +561,33 @@ def test_an_exception_of_a_flush_is_a_finding(run_module, statsd, flushing):
     while ("statsd_exception", "warning") not in health(run_module, one)[1]:
         assert time.monotonic() < deadline
         time.sleep(0.5)
+
+
+def test_flushes_for_which_there_was_no_room_are_a_finding(run_module, statsd, flushing, receiver):
+    receiver.close()
+    one = statsd(**flushing(graphiteMaxUnsentBytes=0))
+    deadline = time.monotonic() + 15
+    while ("statsd_dropped", "critical") not in health(run_module, one)[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("graphite", "found"),
+    [
+        ({"last_flush": 5, "last_exception": 20}, []),
+        ({"last_flush": 5, "last_exception": 5}, []),  # within a second, and the flush was taken
+        ({"last_flush": 15, "last_exception": 5}, [("statsd_exception", "warning")]),
+        ({"last_flush": 95, "last_exception": 5}, [("statsd_flush", "critical")]),
+        ({"last_flush": 5, "last_exception": 1000, "dropped_flushes": 3, "last_dropped": 1000}, [("statsd_dropped", "warning")]),
+        ({"last_flush": 5, "last_exception": 9000, "dropped_flushes": 3, "last_dropped": 90000}, []),
+    ],
+)
+def test_what_a_statsd_says_of_carbon_is_a_finding_while_something_is_amiss(graphite, found):
+    report = Report()
+    statistics = {"unsent_flushes": 1, "unsent_bytes": 5, "dropped_flushes": 0, "last_dropped": NOW, **graphite}
+    _check_backend(report, LIMITS, statistics, 100000, 10, NOW)
+    assert [(finding.check, finding.severity) for finding in report.findings] == found
 
 
 def test_a_statsd_that_hangs_or_was_set_down_is_a_finding(run_module, statsd):

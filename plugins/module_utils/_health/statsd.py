@@ -2,8 +2,8 @@
 # Copyright: metricstack maintainers
 """What StatsD tells of itself: at its management interface, and in series of its own. This file is private to the collection.
 
-Source: ``stats.js`` and ``backends/graphite.js`` of StatsD 0.9.0. A flush that carbon does not take is lost, and StatsD does not say
-so; its series have a hole.
+Source: ``stats.js`` and ``backends/graphite.js`` of StatsD 0.9.0, and ``roles/statsd/files/carbon_queue.js``, which keeps the flushes that
+carbon does not take and says how many they are. Another StatsD loses such a flush, and does not say so; its series have a hole.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.findings import (
     HOUR,
     MINUTE,
+    ONGOING_SECONDS,
     Limits,
     Report,
     counted,
@@ -63,18 +64,39 @@ def _check_backend(report: Report, limits: Limits, graphite: dict, uptime: int, 
             "statsd_flush",
             since,
             graphite["last_flush"],
-            f"StatsD has sent nothing to carbon since {iso_time(since)}; every flush since then is lost. Look whether carbon runs, and"
-            " whether statsd_graphite_host and statsd_graphite_port lead to it.",
+            f"StatsD has sent nothing to carbon since {iso_time(since)}; {_kept(graphite)} Look whether carbon runs, and whether"
+            " statsd_graphite_host and statsd_graphite_port lead to it.",
         )
-    if graphite["last_exception"] <= min(limits.recent, uptime):
+    # What a later flush follows has been sent with it.
+    elif graphite["last_exception"] <= min(limits.recent, uptime) and graphite["last_exception"] < graphite["last_flush"]:
         since = now - graphite["last_exception"]
         report.warn(
             "statsd_exception",
             since,
             graphite["last_exception"],
-            f"A flush of StatsD ended with an exception at {iso_time(since)}, and was lost. Correct statsd_graphite_host and"
-            " statsd_graphite_port; with debug: true in statsd_config, the journal has the exception.",
+            f"Carbon has not taken a flush of StatsD at {iso_time(since)}, and none since; {_kept(graphite)} Look whether carbon runs, and"
+            " whether statsd_graphite_host and statsd_graphite_port lead to it; journalctl --unit statsd has the reason.",
         )
+    if graphite.get("dropped_flushes") and graphite["last_dropped"] <= min(limits.recent, uptime):
+        since = now - graphite["last_dropped"]
+        add = report.critical if graphite["last_dropped"] < ONGOING_SECONDS else report.warn
+        add(
+            "statsd_dropped",
+            since,
+            graphite["dropped_flushes"],
+            f"StatsD has dropped {counted(graphite['dropped_flushes'], 'flush', 'flushes')} that carbon had not taken, most recently at"
+            f" {iso_time(since)}. Raise graphiteMaxUnsentBytes in statsd_config if carbon may be away for as long.",
+        )
+
+
+def _kept(graphite: dict) -> str:
+    """Return what becomes of the flushes that carbon does not take."""
+    if "unsent_flushes" not in graphite:
+        return "every flush since then is lost."
+    return (
+        f"{counted(graphite['unsent_flushes'], 'flush', 'flushes')} of {graphite['unsent_bytes']} bytes wait for it, and beyond"
+        " graphiteMaxUnsentBytes in statsd_config (64 MiB), the oldest are dropped."
+    )
 
 
 def check_series(report: Report, limits: Limits, statsd: dict, history: History, now: int) -> None:
@@ -138,6 +160,6 @@ def _check_holes(report: Report, statsd: dict, times: list[int]) -> None:
         holes[0][0],
         seconds,
         f"Carbon has no point of StatsD on {statsd['host']} for {seconds // MINUTE} minutes, most recently from {iso_time(begin)} until"
-        f" {iso_time(end)}: StatsD or carbon did not run, or the connection failed, and what was counted is lost. journalctl --unit statsd"
-        " --unit 'carbon-cache@*' has what happened then.",
+        f" {iso_time(end)}: StatsD or carbon did not run, or the connection failed, and what StatsD has not kept is lost. journalctl"
+        " --unit statsd --unit 'carbon-cache@*' has what happened then.",
     )
