@@ -411,10 +411,9 @@ class Receiver:
 
     @staticmethod
     def _pickle(data):
-        length = int.from_bytes(data.read(4), "big")
-        body = data.read()
-        assert len(body) == length
-        return ([name, value, str(timestamp)] for name, (timestamp, value) in pickle.loads(body))
+        while length := data.read(4):
+            body = data.read(int.from_bytes(length, "big"))
+            yield from ([name, value, str(timestamp)] for name, (timestamp, value) in pickle.loads(body))
 
     def close(self):
         """Refuse connections from now on."""

@@ -75,6 +75,7 @@ def test_what_the_roles_have_brought_goes_and_the_data_stays(host, playbook, cou
     assert installed(*PACKAGES) == ["libapache2-mod-wsgi-py3"]
     assert host.run("systemctl --failed --plain --no-legend").stdout == ""
     assert host.run("find /etc/systemd/system /opt /usr/local/lib -name '*carbon*' -o -name '*statsd*' -o -name '*graphite*'").stdout == ""
+    assert not host.file("/var/lib/statsd").exists
 
     assert host.run("a2dissite other && rm /etc/apache2/sites-available/other.conf").rc == 0
     status, output = playbook("uninstall.yml")

@@ -2,8 +2,10 @@
 // Copyright: metricstack maintainers
 //
 // Hands what StatsD's backend for Graphite flushes to carbon. A flush that carbon does not take is kept, and sent again before the next
-// one, so that of two values for one time the later is stored. A flush is taken when carbon has closed its connection in order, which
-// it does at the end of what it has read; until then, the data may be in the buffers of the kernel only.
+// one, so that of two values for one time the later is stored. A flush is taken when carbon has closed its connection in order after the
+// connection was ended here, which it does at the end of what it has read; until then, the data may be in the buffers of the kernel only.
+// A carbon that stops closes its connections as well, whether it has read everything or not. Therefore, connections are ended after a
+// pause in which carbon has the time to read: what it closes before is sent again.
 //
 // Sources: backends/graphite.js of StatsD 0.9.0; for connections, carbon/protocols.py of carbon 1.1.10.
 'use strict';
@@ -14,6 +16,9 @@ const util = require('util');
 
 // Without any progress, in milliseconds.
 const LONGEST_SILENCE = 5000;
+const LONGEST_PAUSE = 1000;
+// Bytes of one connection, unless a single flush is larger.
+const LARGEST_DELIVERY = 4 << 20;
 // The backend's statistics, the last four lines of a flush, are shorter.
 const LONGEST_STATISTICS = 4096;
 const STATISTIC_IN_TEXT = /(\.graphiteStats\.(last_flush|last_exception)\S* )\d+/g;
@@ -28,23 +33,23 @@ function isPickle(flush) {
   return flush[0] < 0x20;
 }
 
-function deliver(flush, port, host) {
+function deliver(data, port, host, pause) {
   return new Promise((resolve, reject) => {
     const socket = net.createConnection(port, host);
-    let isWritten = false;
+    let isEnded = false;
     let isRead = false;
     socket.setTimeout(LONGEST_SILENCE, () => socket.destroy(new Error(`no answer for ${LONGEST_SILENCE / 1000} s`)));
     socket.on('error', reject);
-    socket.on('finish', () => {
-      isWritten = true;
-    });
     socket.on('end', () => {
-      isRead = isWritten;
+      isRead = isEnded;
     });
-    // Whatever else has happened before, the promise knows.
+    // Of what has happened before, the promise knows.
     socket.on('close', () => (isRead ? resolve() : reject(new Error('the connection was closed early'))));
     socket.resume();
-    socket.end(flush);
+    socket.write(data, () => pause().then(() => {
+      isEnded = true;
+      socket.end();
+    }));
   });
 }
 
@@ -56,6 +61,11 @@ class CarbonQueue {
     this.ports = {};
     this.host = undefined;
     this.sending = null; // a promise
+    this.latest = undefined;
+    this.longestPause = 0;
+    this.ending = new Promise((resolve) => {
+      this.end = resolve;
+    });
     this.isRefused = false;
     this.isDropping = false;
     this.dropped = 0;
@@ -68,7 +78,8 @@ class CarbonQueue {
     return this.flushes.length;
   }
 
-  configure({ graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteMaxUnsentBytes = 64 << 20 }) {
+  configure({ graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteMaxUnsentBytes = 64 << 20, flushInterval = 10000 }) {
+    this.longestPause = Math.min(LONGEST_PAUSE, flushInterval / 10);
     this.host = graphiteHost;
     this.ports = { text: graphitePort, pickle: graphitePicklePort };
     this.limit = graphiteMaxUnsentBytes;
@@ -80,10 +91,10 @@ class CarbonQueue {
     const written = [];
     connection.write = (data) => written.push(Buffer.from(data));
     connection.end = () => {
-      const flush = this.withStatistics(Buffer.concat(written));
+      this.latest = this.withStatistics(Buffer.concat(written));
       this.host = host;
-      this.ports[isPickle(flush) ? 'pickle' : 'text'] = port;
-      this.add(flush);
+      this.ports[isPickle(this.latest) ? 'pickle' : 'text'] = port;
+      this.add(this.latest);
       this.trim(1);
       this.send();
     };
@@ -140,11 +151,24 @@ class CarbonQueue {
     return this.sending;
   }
 
+  // The oldest flushes that fit into one connection.
+  oldest() {
+    const [first, ...others] = this.flushes;
+    let bytes = first.length;
+    const end = others.findIndex((flush) => isPickle(flush) !== isPickle(first) || (bytes += flush.length) > LARGEST_DELIVERY);
+    return this.flushes.slice(0, end < 0 ? undefined : end + 1);
+  }
+
+  pause() {
+    return Promise.race([new Promise((resolve) => setTimeout(resolve, this.longestPause)), this.ending]);
+  }
+
   async sendAll() {
     while (this.flushes.length > 0) {
-      const flush = this.flushes[0];
+      const sent = this.oldest();
       try {
-        await deliver(flush, this.ports[isPickle(flush) ? 'pickle' : 'text'], this.host);
+        const port = this.ports[isPickle(sent[0]) ? 'pickle' : 'text'];
+        await deliver(Buffer.concat(sent), port, this.host, () => this.pause());
       } catch (error) {
         this.lastException = unixTime();
         if (!this.isRefused) {
@@ -155,7 +179,7 @@ class CarbonQueue {
         return;
       }
       this.lastFlush = unixTime();
-      this.remove(flush);
+      sent.forEach((flush) => this.remove(flush));
     }
     if (this.isRefused) {
       this.isRefused = this.isDropping = false;
@@ -184,14 +208,16 @@ class CarbonQueues {
     return queue;
   }
 
-  send() {
+  // Sends without pauses.
+  end() {
+    this.queues.forEach((queue) => queue.end());
     return Promise.all([...this.queues.values()].map((queue) => queue.send()));
   }
 
-  // As JSON can have it.
+  // For the next StatsD, as JSON can have it. The latest flush is among it, in case that carbon has stopped at the same time.
   unsent() {
-    const lists = [...this.queues].map(([name, queue]) => [name, queue.flushes.map((flush) => flush.toString('latin1'))]);
-    return Object.fromEntries(lists);
+    const texts = (queue) => (queue.length > 0 ? queue.flushes : [queue.latest]).filter(Boolean).map((flush) => flush.toString('latin1'));
+    return Object.fromEntries([...this.queues].map(([name, queue]) => [name, texts(queue)]));
   }
 
   all(key) {

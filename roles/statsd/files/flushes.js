@@ -49,15 +49,16 @@ class Flushes {
     this.last = readState();
     const { timestamp, interval: lastInterval } = this.last || {};
     const left = timestamp * 1000 - Date.now();
-    if (left > 0 && left <= MOST_AHEAD * interval && lastInterval === interval) {
+    if (left > 0 && left <= (laterValuesReplace ? 1 : MOST_AHEAD) * interval && lastInterval === interval) {
       this.takesUp = laterValuesReplace;
       this.anchor = timestamp * 1000 + (laterValuesReplace ? 0 : interval);
     }
   }
 
-  // The gauges that the next flush would have sent. What they replace or change comes after this.
-  gaugesToKeep(areDeleted) {
-    return this.last && (this.takesUp || !areDeleted) ? [...this.last.gauges] : [];
+  // The gauges that StatsD would still know: with deleteGauges, it forgets those that were not set for gaugesMaxTTL intervals.
+  gaugesToKeep({ deleteGauges, gaugesMaxTTL }) {
+    const idle = this.last && Date.now() - this.last.timestamp * 1000;
+    return this.last && (!deleteGauges || idle < (gaugesMaxTTL - 1) * this.interval) ? [...this.last.gauges] : [];
   }
 
   idleGauges() {

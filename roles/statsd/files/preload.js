@@ -173,14 +173,13 @@ function guardStream(stream, handlePacket) {
   stream.on('error', (error) => util.log('Connection lost: ' + error.message));
 }
 
-// The gauges that the last StatsD would have sent again, as lines: StatsD counts for how long they are idle. No backend that repeats
-// packets is there yet.
+// The gauges of the last StatsD, as lines: StatsD counts for how long they are idle. It knows none yet that a sign would change, and no
+// backend that repeats packets.
 function replayGauges(handlePacket) {
-  const kept = flushes.gaugesToKeep(settings.config.deleteGauges);
+  const kept = flushes.gaugesToKeep(settings.config);
   if (kept.length > 0 && flushes.replayed === 0) {
     flushes.replayed = kept.length;
-    // Without the zero, a sign would make the value a change.
-    handlePacket(kept.map(([name, value]) => `${name}:${value < 0 ? '0|g:' : ''}${value}|g`).join('\n'));
+    handlePacket(kept.map(([name, value]) => `${name}:${value}|g`).join('\n'));
   }
 }
 
@@ -364,17 +363,11 @@ global.setTimeout = function (callback, delay, ...values) {
 };
 Object.defineProperty(global.setTimeout, util.promisify.custom, { value: setTimeout[util.promisify.custom] });
 
-let isEnding = false;
-
 async function end() {
-  if (isEnding) {
-    return;
-  }
-  isEnding = true;
   await arrivals.readTheRest();
   flushes.stop();
   await new Promise(setImmediate); // the backend writes
-  await within(LONGEST_SENDING, (done) => queues.send().then(() => done()));
+  await within(LONGEST_SENDING, (done) => queues.end().then(() => done()));
   if (!flushes.handOver(gauges.kept(), queues.unsent()) && queues.sum('length') > 0) {
     util.log(`${queues.sum('length')} flushes that carbon has not taken are lost`);
   }
@@ -384,18 +377,27 @@ async function end() {
   process.exit();
 }
 
-// StatsD would exit at once.
+let isEnding = false;
+
+function endOrExit() {
+  if (!isEnding) {
+    isEnding = true;
+    end().catch((error) => {
+      util.log('At the end: ' + error.stack);
+      process.exit(1);
+    });
+  }
+}
+
+// StatsD sets the title of the process here, and exits at the signal at once.
 function endingProcess(management) {
   return Object.create(management, {
     init: {
       value(config) {
-        management.init(config);
+        management.set_title(config);
         for (const signal of ['SIGINT', 'SIGTERM']) {
-          process.removeAllListeners(signal);
-          process.on(signal, () => end().catch((error) => {
-            util.log('At the end: ' + error.stack);
-            process.exit(1);
-          }));
+          process.removeListener(signal, endOrExit);
+          process.on(signal, endOrExit);
         }
       },
     },
