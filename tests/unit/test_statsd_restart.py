@@ -495,20 +495,26 @@ def test_what_cannot_be_left_behind_is_told(statsd, receiver, flushing, state):
     assert "1 flushes that carbon has not taken are lost" in one.log.read_text()
 
 
-def test_what_has_arrived_is_repeated_over_tcp_before_the_end(statsd):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        other.settimeout(10)
-        # Looked up, which takes a moment.
-        address = [{"host": "127.1", "port": other.getsockname()[1]}]
-        one = statsd(backends=["./backends/repeater"], repeater=address, repeaterProtocol="tcp")
-        with halted(one.process):
-            one.send(*["m:1|c"] * 200)
-            one.process.send_signal(signal.SIGTERM)
-        received = ""
-        while received.count("m:1|c") < 200:
-            with other.accept()[0] as stream:
-                received += stream.makefile().read()
-        assert one.process.wait(timeout=10) == 0
+BACKEND = """
+const events = [];
+exports.init = (_startup, _config, emitter) => {
+  emitter.on('packet', (packet) => events.push(String(packet)));
+  return true;
+};
+exports.stop = (done) => setTimeout(() => { require('fs').writeFileSync(__filename + '.ended', events.join()); done(); }, 100);
+"""
+
+
+def test_a_backend_with_an_end_of_its_own_is_waited_for(statsd, tmp_path):
+    """As that of the repeater over TCP, which has connections on which packets wait."""
+    backend = tmp_path / "own.js"
+    backend.write_text(BACKEND)
+    one = statsd(backends=[str(backend)])
+    with halted(one.process):
+        one.send("m:1|c")
+        one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(timeout=10) == 0
+    assert backend.with_name("own.js.ended").read_text() == "m:1|c"
 
 
 PLAN = """
