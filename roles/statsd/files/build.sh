@@ -18,6 +18,6 @@ cd "$work"
 npm ci --ignore-scripts --omit=optional --no-audit --no-fund
 touch complete
 # The mark comes last: an unpacking that was interrupted has none.
-tar --create --gzip --owner=0 --group=0 --file="$part" node_modules package.json *.js complete
+tar --create --gzip --owner=0 --group=0 --file="$part" node_modules package.json ./*.js complete
 chmod 0644 "$part"
 mv "$part" "$target"
