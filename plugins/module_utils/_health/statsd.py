@@ -127,7 +127,7 @@ def _check_bad_lines(report: Report, limits: Limits, statsd: dict, points: list[
 
 
 def _check_lag(report: Report, statsd: dict, lags: list[tuple[int, float]]) -> None:
-    """A flush that is late by half an interval or more may fall into the next point, and leave its own without a value."""
+    """A flush keeps the time at which it was due. Without the role's preload, one that is late by half an interval may replace another."""
     late = [(when, lag) for when, lag in lags if lag >= statsd["flush_seconds"] / 2]
     if len(late) < _FEWEST_LATE:
         return

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Copyright: metricstack maintainers
 //
-// When StatsD flushes, and what of it outlives a restart.
+// When StatsD flushes, with which time, and what of it outlives a restart.
 //
-// Of two points in the same step of a whisper file, the later replaces the earlier. The points of a StatsD that stops therefore have the
-// time of the flush that was due next: no other flush has had a time in that step. The next StatsD takes up what these points were
-// made of if it is there before that time, flushes at that time, and goes on from there: its points replace those of the stop, and each
-// step has all that was counted in it. After that time, the points of the stop are what was counted, and the next flush is a later step's.
-// Backends other than Graphite's might add both: for them, what was flushed at the stop is not taken up, and the next flush is due an
-// interval later.
+// Of two points in the same step of a whisper file, the later replaces the earlier. Flushes are therefore due at equal distances, also
+// across restarts, and each has the time at which it was due: no two have times in the same step, and none has an earlier one than a flush
+// before it. A flush that is late keeps its time, for at its own it may be in the step of the next one; how late it is, is its
+// timestamp_lag.
 //
-// A flush that is late has the time at which it was due, for at its own it may be in the step of the next one.
+// The points of a StatsD that stops have the time of the flush that was due next. The next StatsD takes up what these points were made of
+// if it is there before that time: its flush at that time has the same points with what was counted since, which replace those of the
+// stop, and each step has all that was counted in it. After that time, the points of the stop are what was counted, and the next flush
+// is a later step's. Backends other than Graphite's might add both: for them, what was flushed at the stop is not taken up, and the next
+// flush is due an interval later.
 'use strict';
 
+const { performance } = require('perf_hooks');
 const { readState, removeState, writeState } = require('./state_file');
 
 // StatsD's own function, which its timer calls.
 const FLUSH = 'flushMetrics';
-// Intervals. Each restart for which an interval is left out makes it one more.
+// Intervals by which the time of a flush may be ahead of the clock: each restart for which an interval is left out makes it one more.
+// Beyond, the clock has been set back.
 const MOST_AHEAD = 6;
 
 function addAll(object, values, add) {
@@ -30,8 +34,10 @@ class Flushes {
   constructor() {
     this.flush = undefined;
     this.interval = undefined; // in milliseconds, like the following
-    this.due = undefined;
-    this.anchor = undefined;
+    this.anchor = undefined; // one of the times at which flushes are due
+    this.due = undefined; // that of the next flush, and by a clock that nobody sets
+    this.dueByUptime = undefined;
+    this.latest = -Infinity; // that of the latest flush, also of the last StatsD
     this.isStopping = false;
     this.last = undefined; // what the last StatsD has left
     this.takesUp = false; // whether its counts belong to the next flush
@@ -40,18 +46,20 @@ class Flushes {
     this.Set = undefined; // StatsD's own
   }
 
+  // Until its end, StatsD keeps the first interval that it is given.
   configure(interval, laterValuesReplace) {
-    const isReloaded = this.interval !== undefined;
-    this.interval = interval;
-    if (isReloaded) {
+    if (this.interval !== undefined) {
       return;
     }
+    this.interval = interval;
     this.last = readState();
-    const { timestamp, interval: lastInterval } = this.last || {};
-    const left = timestamp * 1000 - Date.now();
-    if (left > 0 && left <= (laterValuesReplace ? 1 : MOST_AHEAD) * interval && lastInterval === interval) {
-      this.takesUp = laterValuesReplace;
-      this.anchor = timestamp * 1000 + (laterValuesReplace ? 0 : interval);
+    if (this.last) {
+      const flushed = this.last.timestamp * 1000;
+      const left = flushed - Date.now();
+      const isContinued = this.last.interval === interval;
+      this.takesUp = isContinued && laterValuesReplace && left > 0 && left <= interval;
+      this.anchor = isContinued ? flushed : undefined;
+      this.latest = this.takesUp ? flushed - interval : flushed;
     }
   }
 
@@ -69,35 +77,56 @@ class Flushes {
     return (this.last && this.last.unsent.get(backend)) || [];
   }
 
-  // In place of setTimeout. StatsD's own plan is counted from its start.
+  // The latest time at or before another at which a flush is due.
+  dueBefore(time) {
+    return this.anchor + Math.floor((time - this.anchor) / this.interval) * this.interval;
+  }
+
+  isAhead(time, now) {
+    return time >= now && time - now <= MOST_AHEAD * this.interval;
+  }
+
+  // In place of setTimeout. The first flush of a StatsD that continues nothing is due when StatsD plans it. A timer may be early by a
+  // millisecond.
   plan(setTimeout, flush, delay) {
     const now = Date.now();
     this.flush = flush;
     if (this.anchor === undefined) {
-      this.due = now + delay;
-    } else if (this.due === undefined) {
-      this.due = this.anchor;
-    } else {
-      // A timer may be early by a millisecond.
-      const flushed = Math.abs(now - this.due) < this.interval / 2 ? Math.max(now, this.due) : now;
-      this.due = this.anchor + (Math.floor((flushed - this.anchor) / this.interval) + 1) * this.interval;
+      this.anchor = now + delay;
+      this.latest = Math.max(this.latest, this.anchor - this.interval);
     }
+    this.due = this.dueBefore(this.isAhead(this.latest, now) ? this.latest : now) + this.interval;
+    this.dueByUptime = performance.now() + this.due - now;
     return this.isStopping ? undefined : setTimeout(flush, this.due - now);
   }
 
-  // In seconds. If the clock has been set, the plan means nothing.
-  timestamp() {
-    const now = Date.now();
-    const isPlanned = now - this.due <= this.interval && this.due - now <= MOST_AHEAD * this.interval;
-    return Math.round((isPlanned ? this.due : now) / 1000);
+  // If the clock has been set since the flush was planned, the time at which it was due is another now.
+  dueByClock() {
+    const due = Date.now() - this.lateness();
+    return this.isAhead(this.due, due) ? this.due : this.dueBefore(due);
+  }
+
+  // Negative before the flush is due.
+  lateness() {
+    return performance.now() - this.dueByUptime;
+  }
+
+  // Of the latest flush, in seconds.
+  get timestamp() {
+    return Math.round(this.latest / 1000);
   }
 
   // Before StatsD calculates what is flushed.
   prepare(metrics, ownNames) {
+    this.latest = this.dueByClock();
+    // StatsD has calculated the time between two flushes.
+    if (ownNames.timestamp_lag in metrics.gauges) {
+      metrics.gauges[ownNames.timestamp_lag] = Math.max(Math.round(this.lateness() / 1000), 0);
+    }
     if (this.last) {
       metrics.counters[ownNames.packets_received] -= this.replayed > 0 ? 1 : 0;
       metrics.counters[ownNames.metrics_received] -= this.replayed;
-      if (this.takesUp && this.timestamp() === this.last.timestamp) {
+      if (this.takesUp && this.timestamp === this.last.timestamp) {
         this.takeUp(metrics);
       }
       // From here on, it would be sent again by the next StatsD.
@@ -105,10 +134,6 @@ class Flushes {
       this.last = undefined;
     }
     if (this.isStopping) {
-      // StatsD has calculated how early the flush is.
-      if (ownNames.timestamp_lag in metrics.gauges) {
-        metrics.gauges[ownNames.timestamp_lag] = 0;
-      }
       // Copies, for StatsD empties its own.
       const { [ownNames.timestamp_lag]: lag, ...gauges } = metrics.gauges;
       const sets = Object.entries(metrics.sets).map(([name, set]) => [name, set.values()]);
@@ -137,13 +162,12 @@ class Flushes {
   // Flushes ahead of time. No other flush follows.
   stop() {
     this.isStopping = true;
-    this.stopped = this.timestamp();
     this.flush();
   }
 
   // Returns whether the next StatsD will find it.
   handOver(idleGauges, unsent) {
-    return writeState({ timestamp: this.stopped, interval: this.interval, ...this.held, idle_gauges: idleGauges, unsent });
+    return writeState({ timestamp: this.timestamp, interval: this.interval, ...this.held, idle_gauges: idleGauges, unsent });
   }
 }
 

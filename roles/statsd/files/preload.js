@@ -241,7 +241,7 @@ function guardEvents(events) {
   const { emit } = events;
   events.emit = function (event, ...values) {
     if (event === 'flush') {
-      values[0] = flushes.timestamp();
+      values[0] = flushes.timestamp;
     } else if (event === 'status') {
       values[0] = queues.trueStatistics(values[0]);
     }
