@@ -251,6 +251,8 @@ def test_a_late_flush_has_the_time_at_which_it_was_due(statsd, receiver, flushin
     # The halt began up to a second after the flush before.
     lags = [(int(when) - begin, float(lag)) for series, lag, when in receiver.sent if series == "stats.gauges.statsd.timestamp_lag"]
     assert lags[0] in [(3, 1), (3, 2)]
+    for statistic in ("last_flush", "last_exception", "flush_time", "flush_length"):
+        assert times(receiver, f"{STATISTICS}.{statistic}") == times(receiver, name)
 
 
 @pytest.mark.parametrize("protocol", ["text", "pickle"])
@@ -273,6 +275,7 @@ def test_what_carbon_does_not_take_is_sent_when_it_is_back(statsd, receiver, flu
     moments = times(back, "stats.statsd.numStats")
     assert moments == sorted(set(moments))
     assert moments[-1] - moments[0] == len(moments) - 1, "a flush is missing"
+    assert times(back, f"{STATISTICS}.flush_length")[: len(moments) - 1] == moments[:-1]
     statistics = graphite(one)
     assert statistics["last_flush"] < statistics["last_exception"] < 60
     assert statistics["dropped_flushes"] == 0
@@ -335,6 +338,24 @@ def test_a_flush_is_sent_when_carbon_has_read_it(statsd, receiver, flushing, on_
     moments = sorted(set(times(back, "stats.statsd.numStats")))
     assert {later - earlier for earlier, later in zip(moments, moments[1:])} <= {4 if carbon is hanging_up else 1}, "a flush is missing"
     assert len({name for name, _value, _timestamp in back.sent if "xxx" in name}) == 5000
+
+
+def test_the_last_flush_is_when_it_was_sent(statsd, receiver, flushing, on_port):
+    """And not when carbon has closed the connection, here three seconds later."""
+    receiver.close()
+    with socket.create_server(("127.0.0.1", receiver.port)) as server:
+        one = statsd(**flushing(flushInterval=5000))
+        server.settimeout(10)
+        sent = []
+        for _number in range(2):
+            with server.accept()[0] as stream, stream.makefile() as lines:
+                sent.append({name: (int(float(value)), int(when)) for name, value, when in map(str.split, lines)})
+                time.sleep(3)
+        wait_until(lambda: graphite(one)["last_flush"] < 5)
+        assert graphite(one)["last_flush"] >= 3
+    (_value, first), (last_flush, second) = (flush[f"{STATISTICS}.last_flush"] for flush in sent)
+    assert second == first + 5
+    assert first <= last_flush <= first + 1
 
 
 def test_what_waits_for_carbon_has_a_limit_and_what_goes_beyond_is_counted(statsd, receiver, flushing, on_port):

@@ -21,8 +21,8 @@ const LONGEST_PAUSE = 1000;
 const LARGEST_DELIVERY = 4 << 20;
 // The backend's statistics, the last four lines of a flush, are shorter.
 const LONGEST_STATISTICS = 4096;
-const STATISTIC_IN_TEXT = /(\.graphiteStats\.(last_flush|last_exception)\S* )\d+/g;
-const STATISTIC_IN_PICKLE = /(\.graphiteStats\.(last_flush|last_exception)[^']*'\n\(L\d+L\nS')\d+/g;
+const STATISTIC_IN_TEXT = /(\.graphiteStats\.(\w+)\S* )(\d+) \d+/g;
+const STATISTIC_IN_PICKLE = /(\.graphiteStats\.(\w+)[^']*'\n\(L)\d+(L\nS')(\d+)/g;
 
 function unixTime() {
   return Math.round(Date.now() / 1000);
@@ -33,18 +33,23 @@ function isPickle(flush) {
   return flush[0] < 0x20;
 }
 
+// Returns a promise of the time at which the data was sent that has been read.
 function deliver(data, port, host, pause) {
   return new Promise((resolve, reject) => {
     const socket = net.createConnection(port, host);
     let isEnded = false;
     let isRead = false;
+    let sent;
     socket.setTimeout(LONGEST_SILENCE, () => socket.destroy(new Error(`no answer for ${LONGEST_SILENCE / 1000} s`)));
     socket.on('error', reject);
     socket.on('end', () => {
       isRead = isEnded;
     });
     // Of what has happened before, the promise knows.
-    socket.on('close', () => (isRead ? resolve() : reject(new Error('the connection was closed early'))));
+    socket.on('close', () => (isRead ? resolve(sent) : reject(new Error('the connection was closed early'))));
+    socket.on('connect', () => {
+      sent = unixTime();
+    });
     socket.resume();
     socket.write(data, () => pause().then(() => {
       isEnded = true;
@@ -86,12 +91,12 @@ class CarbonQueue {
   }
 
   // What the backend takes for the result of net.createConnection. It waits for the connection, writes a flush to it, and ends it.
-  connection(port, host) {
+  connection(port, host, timestamp) {
     const connection = new EventEmitter();
     const written = [];
     connection.write = (data) => written.push(Buffer.from(data));
     connection.end = () => {
-      this.latest = this.withStatistics(Buffer.concat(written));
+      this.latest = this.withStatistics(Buffer.concat(written), timestamp);
       this.host = host;
       this.ports[isPickle(this.latest) ? 'pickle' : 'text'] = port;
       this.add(this.latest);
@@ -102,12 +107,15 @@ class CarbonQueue {
     return connection;
   }
 
-  // The backend takes each flush for sent.
-  withStatistics(flush) {
+  // The backend takes each flush for sent, and gives its statistics the time of the clock.
+  withStatistics(flush, timestamp) {
     const begin = Math.max(flush.length - LONGEST_STATISTICS, 0);
-    const values = { last_flush: this.lastFlush, last_exception: this.lastException };
-    const pattern = isPickle(flush) ? STATISTIC_IN_PICKLE : STATISTIC_IN_TEXT;
-    const end = flush.toString('latin1', begin).replace(pattern, (_match, before, name) => before + values[name]);
+    const known = { last_flush: this.lastFlush, last_exception: this.lastException };
+    const value = (name, given) => (name in known ? known[name] : given);
+    const given = flush.toString('latin1', begin);
+    const end = isPickle(flush)
+      ? given.replace(STATISTIC_IN_PICKLE, (_match, before, name, between, number) => before + timestamp + between + value(name, number))
+      : given.replace(STATISTIC_IN_TEXT, (_match, before, name, number) => `${before}${value(name, number)} ${timestamp}`);
     const changed = Buffer.concat([flush.slice(0, begin), Buffer.from(end, 'latin1')]);
     if (isPickle(changed)) {
       changed.writeUInt32BE(changed.length - 4, 0);
@@ -168,7 +176,7 @@ class CarbonQueue {
       const sent = this.oldest();
       try {
         const port = this.ports[isPickle(sent[0]) ? 'pickle' : 'text'];
-        await deliver(Buffer.concat(sent), port, this.host, () => this.pause());
+        this.lastFlush = await deliver(Buffer.concat(sent), port, this.host, () => this.pause());
       } catch (error) {
         this.lastException = unixTime();
         if (!this.isRefused) {
@@ -178,7 +186,6 @@ class CarbonQueue {
         this.trim(0);
         return;
       }
-      this.lastFlush = unixTime();
       sent.forEach((flush) => this.remove(flush));
     }
     if (this.isRefused) {

@@ -411,7 +411,7 @@ Module._load = function (request, parent, isMain) {
     // With it, the backend makes its connections.
     const name = path.relative(path.dirname(process.mainModule.filename), parent.filename);
     const queue = queues.add(name, flushes.unsent(name));
-    return Object.create(net, { createConnection: { value: (port, host) => queue.connection(port, host) } });
+    return Object.create(net, { createConnection: { value: (port, host) => queue.connection(port, host, flushes.timestamp) } });
   }
   if (parent !== process.mainModule || !loaded || Module.builtinModules.includes(request)) {
     return loaded;
