@@ -171,10 +171,12 @@ def carbon_stopped(host, wait_until):
 
     @contextmanager
     def stopped():
-        assert host.run("systemctl stop carbon-cache@a").rc == 0
-        yield
-        assert host.run("systemctl start carbon-cache@a").rc == 0
-        wait_until(lambda: ":2103 " in host.run("ss -Hltn").stdout)
+        try:
+            assert host.run("systemctl stop carbon-cache@a").rc == 0
+            yield
+        finally:
+            assert host.run("systemctl start carbon-cache@a").rc == 0
+            wait_until(lambda: ":2103 " in host.run("ss -Hltn").stdout)
 
     return stopped
 
