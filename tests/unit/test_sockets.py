@@ -17,6 +17,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets
     overlap,
     parse_sockets,
     port_holders,
+    with_control_group,
 )
 
 COLLECTIONS = str(Path(__file__).parents[2] / ".ansible" / "collections")
@@ -69,6 +70,16 @@ def test_instances_of_a_template_are_their_own_units():
     (socket,) = parse_sockets(line)
     assert socket.unit == "go-runtime@old.service"
     assert port_holders([socket], wanted("tcp", "127.0.0.1", 8019, r"go-runtime@.+\.service")) == []
+
+
+def test_a_socket_that_systemd_keeps_over_a_restart_is_the_services(tmp_path):
+    tail = 'users:(("systemd",pid=1,fd=30),("node",pid=3690,fd=3)) cgroup:unreachable:503c9'
+    (socket,) = parse_sockets(f"udp UNCONN 0 0 127.0.0.1:8125 0.0.0.0:* {tail}")
+    assert (socket.program, socket.pids) == ("node", (3690,))
+    (tmp_path / "3690").mkdir()
+    assert with_control_group(socket, str(tmp_path)).unit == ""
+    (tmp_path / "3690" / "cgroup").write_text("1:name=systemd:/docker/1\n0::/docker/1/system.slice/statsd.service\n")
+    assert with_control_group(socket, str(tmp_path)).unit == "statsd.service"
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,14 @@ def check_drops(
 ) -> None:
     """Report sockets that have dropped datagrams; ``before`` and ``after`` are two looks at them, which tell a loss that goes on.
 
-    ``states`` are those of the units, as far as systemd tells them.
+    ``states`` are those of the units, as far as systemd tells them. Nothing records when a socket was opened that systemd keeps while
+    the unit restarts.
     """
     for unit, sockets in after.items():
-        since = active_since(states.get(unit, {}))
+        state = states.get(unit, {})
+        is_kept = int(state.get("NFileDescriptorStore") or 0) > 0
+        since = None if is_kept else active_since(state)
+        begin = "it was opened, which was at the last start that was no restart" if is_kept else "the unit started"
         for socket, drops in sockets.items():
             if not drops:
                 continue
@@ -79,8 +83,8 @@ def check_drops(
                 "udp_drops",
                 since,
                 drops,
-                f"The kernel has dropped {counted(drops, 'packet')} to UDP port {socket.port} of {unit} since the unit started{when}: the"
-                f" buffer was full. {remedy}",
+                f"The kernel has dropped {counted(drops, 'packet')} to UDP port {socket.port} of {unit} since {begin}{when}: the buffer"
+                f" was full. {remedy}",
             )
 
 

@@ -25,6 +25,7 @@ _PROPERTIES = (
     "NeedDaemonReload",
     "MainPID",
     "NRestarts",
+    "NFileDescriptorStore",
     "Result",
     "ActiveEnterTimestamp",
     "StateChangeTimestamp",

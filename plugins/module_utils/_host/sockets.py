@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """What a host listens on, as ``ss -Hltunp --cgroup`` prints it, and what it could listen on. This file is private to the collection.
 
-Source of the format: ``misc/ss.c`` of iproute2 6.1 and 6.15.
+Source of the format: ``misc/ss.c`` and ``lib/fs.c`` of iproute2 6.1 and 6.15.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _SOCKET = re.compile(
     r"(?P<protocol>tcp|udp)\s+\S+\s+\d+\s+\d+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+"
     r"(?:\s+users:\((?P<users>.*?)\)(?=\s|$))?(?:.*?\scgroup:(?P<group>\S+))?"
 )
+_GONE = "unreachable:"
 _USER = re.compile(r'\("(?P<program>.*?)",pid=(?P<pid>\d+)')
 
 # The host has no such address, no such family of addresses, or several networks with it (one that is local to a link).
@@ -62,10 +63,14 @@ class Socket(NamedTuple):
 
 
 def parse_sockets(text: str) -> list[Socket]:
-    """Return the sockets that ``ss -Hltunp --cgroup`` has printed."""
+    """Return the sockets that ``ss -Hltunp --cgroup`` has printed.
+
+    Of a socket that systemd keeps while a service restarts, systemd is not the owner.
+    """
     sockets = []
     for match in filter(None, map(_SOCKET.match, text.splitlines())):
         users = list(_USER.finditer(match["users"] or ""))
+        users = [user for user in users if user["pid"] != "1"] or users
         sockets.append(
             Socket(
                 match["protocol"],
@@ -81,7 +86,19 @@ def parse_sockets(text: str) -> list[Socket]:
 
 def read_sockets() -> list[Socket]:
     """Return the sockets of this host; none where there is no ``ss``, as on a host without iproute2."""
-    return parse_sockets(run(["ss", "-Hltunp", "--cgroup"]).stdout)
+    return [with_control_group(socket) for socket in parse_sockets(run(["ss", "-Hltunp", "--cgroup"]).stdout)]
+
+
+def with_control_group(socket: Socket, proc: str = "/proc") -> Socket:
+    """Return the socket with the control group of its process, if that in which it was opened is gone, as after a restart."""
+    if not socket.group.startswith(_GONE) or not socket.pids:
+        return socket
+    try:
+        with open(f"{proc}/{socket.pids[0]}/cgroup") as stream:
+            groups = [line.split(":", 2)[-1] for line in stream.read().splitlines() if line.startswith("0::")]
+    except OSError:  # it has just ended
+        return socket
+    return socket._replace(group=groups[0]) if groups else socket
 
 
 def overlap(wanted: str, held: str) -> bool:
