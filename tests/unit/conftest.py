@@ -316,7 +316,7 @@ def free_port(kind):
 class StatsD:
     """StatsD as it is published, in real Node.js."""
 
-    def __init__(self, release, directory, server, requires, settings):
+    def __init__(self, release, directory, server, requires, popen, settings):
         self.port = free_port(socket.SOCK_STREAM if server == "tcp" else socket.SOCK_DGRAM)
         self.management_port = free_port(socket.SOCK_STREAM)
         config = {
@@ -334,7 +334,7 @@ class StatsD:
         self.log = directory / "log"
         command = ["node", *[f"--require=./{file}" for file in requires], "node_modules/statsd/stats.js", directory / "config.js"]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=release, stdout=log, stderr=log)
+            self.process = popen(command, cwd=release, stdout=log, stderr=log)
         for _number in range(100):
             if self.process.poll() is not None or self.ask("health"):
                 break
@@ -452,11 +452,11 @@ def flushing(receiver):
 
 @pytest.fixture
 def statsd(statsd_release, tmp_path):
-    """Start a StatsD, with what ``node --require`` loads before it."""
+    """Start a StatsD, with what ``node --require`` loads before it, by another function than ``subprocess.Popen`` if there is one."""
     started = []
 
-    def start(server="udp", requires=("preload.js",), **settings):
-        started.append(StatsD(statsd_release, tmp_path, server, requires, settings))
+    def start(server="udp", requires=("preload.js",), popen=subprocess.Popen, **settings):
+        started.append(StatsD(statsd_release, tmp_path, server, requires, popen, settings))
         return started[-1]
 
     yield start

@@ -12,12 +12,14 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 
 import pytest
 import whisper
-from conftest import Receiver
+from conftest import Receiver, free_port
 
 # Longer than any test.
 NEVER = 600000
@@ -540,6 +542,117 @@ def test_a_backend_with_an_end_of_its_own_is_waited_for(statsd, tmp_path):
         one.process.send_signal(signal.SIGTERM)
     assert one.process.wait(timeout=10) == 0
     assert backend.with_name("own.js.ended").read_text() == "m:1|c"
+
+
+# Becomes a program that has the open files as 3, 4 and so on, as systemd starts it.
+LISTEN = """
+import fcntl, os, sys
+descriptors, *command = sys.argv[1:]
+copies = [fcntl.fcntl(int(descriptor), fcntl.F_DUPFD_CLOEXEC, 100) for descriptor in descriptors.split()]
+os.closerange(3, 100)
+for number, copy in enumerate(copies):
+    os.dup2(copy, 3 + number, inheritable=True)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execvp(command[0], command)
+"""
+
+
+class Service:
+    """What systemd does for a service that has FileDescriptorStoreMax= and NotifyAccess=all: sd_notify(3), sd_listen_fds(3)."""
+
+    def __init__(self, path):
+        self.kept = {}
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind(str(path))
+        self._path = str(path)
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self):
+        while True:
+            message, descriptors, _flags, _address = socket.recv_fds(self._notified, 4096, 8)
+            fields = dict(line.split("=", 1) for line in message.decode().splitlines())
+            if "FDSTORE" in fields:
+                assert fields["FDPOLL"] == "0"
+                (self.kept[fields["FDNAME"]],) = descriptors
+            elif "FDSTOREREMOVE" in fields:
+                os.close(self.kept.pop(fields["FDNAME"]))
+            else:
+                assert fields == {"BARRIER": "1"}
+                os.close(descriptors[0])
+
+    def popen(self, command, **options):
+        names, descriptors = ":".join(self.kept), list(self.kept.values())
+        environment = {**os.environ, "NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": names, "LISTEN_FDS": str(len(descriptors))}
+        listen = [sys.executable, "-c", LISTEN, " ".join(map(str, descriptors))]
+        return subprocess.Popen([*listen, *command], env=environment, pass_fds=descriptors, **options)
+
+
+def is_free(family, kind, *address):
+    with socket.socket(family, kind) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+        with suppress(OSError):
+            one.bind(address)
+            return True
+    return False
+
+
+def test_what_arrives_while_statsd_restarts_counts(statsd, receiver, flushing, state, tmp_path, monkeypatch):
+    service = Service(tmp_path / "notify")
+    udp, tcp = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+    servers = [
+        {"server": "./servers/udp", "address": "127.0.0.1", "port": udp},
+        {"server": "./servers/udp", "address": "::1", "address_ipv6": True, "port": udp},
+        {"server": "./servers/tcp", "address": "127.0.0.1", "port": tcp},
+        {"server": "./servers/tcp", "address": "::1", "port": tcp},
+    ]
+    settings = flushing(flushInterval=NEVER, deleteIdleStats=True)
+
+    def send_udp(address, number):
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.connect((address, udp))
+            for _number in range(number):
+                sender.send(b"udp:1|c")
+
+    def send(number):
+        for address in ("127.0.0.1", "::1"):
+            send_udp(address, number)
+            with socket.create_connection((address, tcp)) as stream:
+                stream.sendall(b"tcp:1|c\n" * number)
+
+    monkeypatch.setenv("STATSD_RECEIVE_BUFFER_BYTES", "50000")
+    one = statsd(popen=service.popen, servers=servers, **settings)
+    wait_until(lambda: len(service.kept) == 4)
+    assert "_handle" not in one.log.read_text()
+    for _number in range(2):
+        send(10)
+        assert one.stop() == 0
+        send(100)
+        one = statsd(popen=service.popen, servers=servers, **settings)
+        assert one.counts("udp", 200), one.log.read_text()
+        assert one.counts("tcp", 200)
+        assert one.log.read_text().count("UDP receive buffer: 50000 bytes") == 2
+    assert one.stop() == 0
+    for name in ("udp", "tcp"):
+        assert receiver.values(f"stats.counters.{name}.count")[-1] == 440
+    # What the configuration does not have any more is given up, before it is in the way.
+    others = [{**servers[0], "address": "0.0.0.0"}, servers[2]]
+    two = statsd(popen=service.popen, servers=others, **settings)
+    send_udp("127.0.0.1", 1)
+    assert two.counts("udp", 1), two.log.read_text()
+    wait_until(lambda: sorted(service.kept) == [f"tcp 127.0.0.1 {tcp}", f"udp4 0.0.0.0 {udp}"])
+    wait_until(lambda: is_free(socket.AF_INET6, socket.SOCK_DGRAM, "::1", udp))
+    wait_until(lambda: is_free(socket.AF_INET6, socket.SOCK_STREAM, "::1", tcp))
+    assert two.stop() == 0
+
+
+def test_a_socket_that_is_not_kept_is_told(statsd, tmp_path):
+    service = Service(tmp_path / "notify")
+    (tmp_path / "notify").unlink()
+    one = statsd(popen=service.popen)
+    one.send("m:1|c")
+    assert one.counts("m", 1)
+    wait_until(lambda: "systemd does not keep the socket udp4 127.0.0.1" in one.log.read_text())
+    assert one.stop() == 0
 
 
 FLUSH = """

@@ -9,7 +9,7 @@ const { within } = require('./within');
 const LONGEST_READING = 2000;
 
 // A socket that is connected to its own address takes from no other, and keeps what has arrived before. From here on, senders are refused,
-// instead of what they send being lost when the socket is closed.
+// instead of what they send being lost when the socket is closed. A socket that systemd keeps is the next StatsD's.
 function refusePackets(socket) {
   return within(LONGEST_READING, (done) => {
     const { address, port } = socket.address();
@@ -19,14 +19,16 @@ function refusePackets(socket) {
 
 // What receives metrics, and how it ends: whatever is in the buffers of the kernel by then is read.
 class Arrivals {
-  constructor() {
+  constructor(keptSockets) {
+    this.keptSockets = keptSockets;
     this.number = 0; // changes whenever something has arrived
     this.servers = [];
     this.streams = new Set();
   }
 
   async readTheRest() {
-    await Promise.all(this.servers.filter((server) => server instanceof dgram.Socket).map(refusePackets));
+    const own = this.servers.filter((server) => server instanceof dgram.Socket && !this.keptSockets.has(server));
+    await Promise.all(own.map(refusePackets));
     await within(LONGEST_READING, (done) => {
       let seen = -1;
       const look = () => {

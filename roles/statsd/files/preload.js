@@ -5,12 +5,14 @@
 // something untrue, is stopped at the interfaces between its modules: the servers hand packets to a callback
 // (docs/server_interface.md), backends get an event with what is flushed (docs/backend_interface.md), the management server hands
 // commands to a callback (lib/mgmt_server.js), and everything is logged by one class (lib/logger.js). Likewise, StatsD keeps what
-// carbon does not take (carbon_queue.js), and ends without losing what it holds (arrivals.js, flushes.js, state_file.js).
+// carbon does not take (carbon_queue.js), ends without losing what it holds (arrivals.js, flushes.js, state_file.js), and restarts without
+// closing its sockets (kept_sockets.js).
 //
 //   STATSD_RECEIVE_BUFFER_BYTES   receive buffer of the UDP sockets in bytes; 0, the default, leaves the kernel's
 //   STATSD_GAUGE_LIFETIME         seconds for which the value of an idle gauge is the base of deltas; 0 is the default
 //   STATSD_TAGS                   1 if carbon and graphite-web know tags; otherwise lines with tags are refused
 //   STATE_DIRECTORY               where a StatsD that ends leaves to the next what it holds, as systemd sets it; by default, nowhere
+//   NOTIFY_SOCKET, LISTEN_FDNAMES by which systemd keeps sockets, as it sets them; by default, none are kept
 'use strict';
 
 const dgram = require('dgram');
@@ -22,6 +24,7 @@ const { Arrivals } = require('./arrivals');
 const { CarbonQueues } = require('./carbon_queue');
 const { FLUSH, Flushes } = require('./flushes');
 const { IdleGauges } = require('./idle_gauges');
+const { KeptSockets } = require('./kept_sockets');
 const { canonicalText } = require('./metric_lines');
 const { within } = require('./within');
 
@@ -69,7 +72,8 @@ function refusal(refused) {
 const gauges = new IdleGauges(GAUGE_LIFETIME);
 const flushes = new Flushes();
 const queues = new CarbonQueues();
-const arrivals = new Arrivals();
+const keptSockets = new KeptSockets();
+const arrivals = new Arrivals(keptSockets);
 
 // What the guard needs to know of StatsD's configuration, with StatsD's own defaults.
 const settings = { config: {}, ownCounters: [], ownNames: {} };
@@ -325,6 +329,7 @@ function observedConfiguration(configuration) {
       value(file, handleConfiguration) {
         configuration.configFile(file, (config) => {
           configure(config);
+          keptSockets.closeOthers(config);
           handleConfiguration(config);
         });
       },
@@ -412,6 +417,9 @@ Module._load = function (request, parent, isMain) {
     const name = path.relative(path.dirname(process.mainModule.filename), parent.filename);
     const queue = queues.add(name, flushes.unsent(name));
     return Object.create(net, { createConnection: { value: (port, host) => queue.connection(port, host, flushes.timestamp) } });
+  }
+  if (parent && parent.parent === process.mainModule && /(^|\/)servers\/(udp|tcp)\.js$/.test(parent.filename)) {
+    return request === 'dgram' || request === 'net' ? keptSockets[request](loaded) : loaded;
   }
   if (parent !== process.mainModule || !loaded || Module.builtinModules.includes(request)) {
     return loaded;
