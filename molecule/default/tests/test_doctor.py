@@ -236,8 +236,10 @@ def sick(host, run, doctor, wait_until):
         # Nothing is left in its cache.
         host.run("systemctl stop carbon-cache@doctor")
         run(f"rm -rf {' '.join(os.path.dirname(DROP_IN.format(unit)) for unit in DROP_INS)} && systemctl daemon-reload")
-        # StatsD sends what it has counted when it ends, and carbon writes that when it ends. A restart keeps the socket with its drops.
-        run("systemctl reset-failed; systemctl stop statsd; systemctl start statsd; systemctl restart graphite_build_search_index.timer")
+        # StatsD sends what it has counted when it ends, and carbon writes that when it ends. The next StatsD would send it again, and have
+        # the same socket after a restart, with its drops.
+        run("systemctl reset-failed; systemctl stop statsd; rm -f /var/lib/statsd/held.json; systemctl start statsd")
+        run("systemctl restart graphite_build_search_index.timer")
         run(restart)
         run(f"{python} {shlex.quote(FORGET)} '{WHISPER}/{DROPPED}'")
         run(CLEAN)
