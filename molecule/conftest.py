@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -166,19 +167,31 @@ def run_python(host):
 
 
 @pytest.fixture
-def carbon_stopped(host, wait_until):
-    """Keep carbon stopped inside of a with statement."""
+def unit_stopped(host, wait_until):
+    """Keep a unit stopped inside of a with statement, and wait for its port afterwards."""
 
     @contextmanager
-    def stopped():
+    def stopped(unit, port):
         try:
-            assert host.run("systemctl stop carbon-cache@a").rc == 0
+            assert host.run("systemctl stop %s", unit).rc == 0
             yield
         finally:
-            assert host.run("systemctl start carbon-cache@a").rc == 0
-            wait_until(lambda: ":2103 " in host.run("ss -Hltn").stdout)
+            assert host.run("systemctl start %s", unit).rc == 0
+            wait_until(lambda: f":{port} " in host.run("ss -Hltn").stdout)
 
     return stopped
+
+
+@pytest.fixture
+def carbon_stopped(unit_stopped):
+    """Keep carbon stopped inside of a with statement."""
+    return partial(unit_stopped, "carbon-cache@a", 2103)
+
+
+@pytest.fixture
+def relay_stopped(unit_stopped):
+    """Keep the relay stopped inside of a with statement, so that nobody takes what StatsD sends."""
+    return partial(unit_stopped, "carbon-relay", 2003)
 
 
 @pytest.fixture(scope="session")

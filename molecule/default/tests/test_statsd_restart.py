@@ -70,9 +70,9 @@ def test_what_statsd_holds_when_it_is_stopped_is_shown(host, statsd_send, start_
     assert count(name) == [7]
 
 
-def test_flushes_that_carbon_misses_are_there_when_it_is_back(host, statsd_send, start_statsd, count, carbon_stopped, counter_comes_back):
+def test_flushes_that_nobody_takes_are_sent_later(host, statsd_send, start_statsd, count, relay_stopped, counter_comes_back):
     name = f"away.counted_{host.check_output('date +%s')}"
-    with carbon_stopped():
+    with relay_stopped():
         for value in (1, 2, 3):
             statsd_send(f"{name}:{value}|c")
             host.run("sleep 10")
