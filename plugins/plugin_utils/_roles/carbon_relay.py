@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import CHARACTERS, relay_string
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
     connect_address,
@@ -29,17 +30,6 @@ SMALLEST_QUEUE = 2500
 _LONGEST_TEXT = 1000
 _HASHES = ("carbon_ch", "fnv1a_ch", "jump_fnv1a_ch")
 _FUNCTIONS = r"(sum|count|max|min|average|median|variance|stddev|percentile[1-9]\d?)\Z"
-# Carbon takes every character in a name. The relay replaces those that it does not know by "_", which makes different names one. It
-# looks at bytes: these characters have all that there are in UTF-8, and with ";" in the list, tags belong to the hashed name.
-_PUNCTUATION = "!\"#$%&'()*+,-/:;<=>?@[\\]^_`{|}~"
-_FOLLOWING_BYTES = map(chr, range(0x100, 0x140))
-_FIRST_BYTES = map(chr, (*range(0xA1, 0x800, 0x40), 0x841, *range(0x1041, 0x10000, 0x1000), 0x10041, *range(0x40041, 0x110000, 0x40000)))
-CHARACTERS = "".join([_PUNCTUATION, *_FOLLOWING_BYTES, *_FIRST_BYTES])
-
-
-def relay_string(text: object) -> str:
-    """Return ``text`` as a quoted string of the relay's configuration."""
-    return '"' + re.sub(r'([\\"#])', r"\\\1", str(text)) + '"'
 
 
 def relay_command(options: dict) -> str:
