@@ -12,12 +12,13 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.reten
     parse_retentions,
     whisper_size,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import relay_string
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
     carbon_instances,
     config_value,
     prune_program,
 )
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command, relay_string
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command
 
 
 def carbon_instances_of(instances: object, processors: int, is_behind_relay: bool = False) -> list[dict]:

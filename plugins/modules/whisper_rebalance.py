@@ -236,6 +236,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.libr
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.parallel import WorkerError
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import TreeBusyError, locked, open_tree
 
+AGAIN = "Nothing is lost; run rebalance.yml again, and it goes on where this run has ended."
 STORE_SPEC = {
     "name": {"type": "str", "required": True},
     "address": {"type": "str", "required": True},
@@ -318,7 +319,13 @@ class Rebalance:
             return Names, str(error)
         return lambda: Names(table.finder()), f"{url} does not have them"
 
+    @property
+    def _is_leaving(self) -> bool:
+        return self._store not in self._ring.names
+
     def plan(self) -> dict:
+        if self._is_leaving:
+            return {"changed": False, "series": 0, "needed": 0, "available": 0}
         with self._pull() as pull:
             result = pull.plan(self._store, self._parameters["pass_id"], self._progress.tell)
         if result["needed"] > result["available"]:
@@ -332,8 +339,10 @@ class Rebalance:
         return {"changed": False, **result}
 
     def pull(self) -> dict:
-        with self._pull() as pull:
-            result = pull.run(self._parameters["pass_id"], self._processes, self._parameters["until"], self._progress.tell)
+        result: dict = {"failures": []}
+        with contextlib.nullcontext() if self._is_leaving else self._pull() as pull:
+            if pull is not None:
+                result = pull.run(self._parameters["pass_id"], self._processes, self._parameters["until"], self._progress.tell)
         figures = {key: result.get(key, 0) for key in ("created", "merged", "points", "changing", "gone", "overwritten", "failed")}
         return {"changed": figures["created"] + figures["points"] > 0, "failures": result["failures"], **figures}
 
@@ -346,7 +355,8 @@ class Rebalance:
             pull.close()
 
     def remove(self) -> dict:
-        strays = Strays(self._top, self._state, self._peers, Transfer(self._link))
+        homes = [peer for peer in self._peers if peer.name in self._ring.names]
+        strays = Strays(self._top, self._state, homes, Transfer(self._link))
         result = strays.run(self._store, self._parameters["pass_id"], self._processes, self._progress.tell)
         return {"changed": result["removed"] > 0, **{key: result.get(key, 0) for key in ("removed", "stayed", "vanished", "unconfirmed")}}
 
@@ -364,7 +374,7 @@ def main() -> None:
             "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
             "store": {"type": "str", "required": True},
             "cluster": {"type": "dict", "required": True, "options": CLUSTER_SPEC},
-            "pass_id": {"type": "str"},
+            "pass_id": {"type": "str", "no_log": False},
             "until": {"type": "int"},
             "own_prefix": {"type": "str", "default": "carbon.agents."},
             "tags_url": {"type": "str", "default": ""},
@@ -389,12 +399,9 @@ def main() -> None:
     except TreeBusyError:
         module.fail_json(msg=f"Another run is at work on {module.params['directory']}; wait for its end.")
     except (RebalanceError, RingError) as error:
-        module.fail_json(msg=f"{error}. Nothing is lost; run rebalance.yml again, and it goes on where this run has ended.")
+        module.fail_json(msg=f"{error}. {AGAIN}")
     except (OSError, WorkerError) as error:
-        module.fail_json(
-            msg=f"{module.params['directory']}: {error}. Nothing is lost; run rebalance.yml again, and it goes on where this run has ended.",
-            exception=traceback.format_exc(),
-        )
+        module.fail_json(msg=f"{module.params['directory']}: {error}. {AGAIN}", exception=traceback.format_exc())
     module.exit_json(**result)
 
 

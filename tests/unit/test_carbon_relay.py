@@ -9,7 +9,8 @@ import shlex
 import string
 
 import pytest
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command, relay_string
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import relay_string
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class Pull:
             "DELETE FROM rows WHERE NOT stray AND EXISTS (SELECT 1 FROM rows AS other WHERE other.path = rows.path"
             " AND other.digest = rows.digest AND (other.stray OR other.source < rows.source));"
         )
-        counts: Counter[str] = Counter(needed=0)
+        counts: Counter[str] = Counter(series=0, bytes=0, new=0, needed=0)
         by_source: dict[str, Counter[str]] = {}
         seen = ""
         query = "SELECT path, source, mtime_ns, size, used, stray FROM rows ORDER BY path, used DESC"

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import CHARACTERS, relay_string
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import CHARACTERS
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
     connect_address,
