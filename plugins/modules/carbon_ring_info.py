@@ -194,7 +194,11 @@ def main() -> None:
             top = open_tree(parameters["directory"])
             # Without the program, it is unknown which series stay, so that all of them count.
             relay = parameters["relay"] if os.path.exists(parameters["relay"]) else ""
-            series, moving = count(top, before, wanted, tuple(parameters["own_prefixes"]), relay) if relay else _all(top, tuple(parameters["own_prefixes"]))
+            series, moving = (
+                count(top, before, wanted, tuple(parameters["own_prefixes"]), relay)
+                if relay
+                else _all(top, tuple(parameters["own_prefixes"]))
+            )
     except (RingError, OSError) as error:
         module.fail_json(msg=f"{error}. Nothing was changed.")
     module.exit_json(

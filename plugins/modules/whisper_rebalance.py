@@ -163,8 +163,8 @@ EXAMPLES = r"""
 RETURN = r"""
 counts:
   description: >-
-    Figures of V(scan): C(series), and of them C(home), C(stray) and C(own), which the store writes about itself, C(unnamed), C(shared), which
-    are compared with other homes, C(unreadable); C(strays) that are to go, with C(stray_bytes), and C(unsettled), which are being written
+    Figures of V(scan): C(series), and of them C(home), C(stray) and C(own), which the store writes about itself, C(unnamed), C(shared),
+    which are compared with other homes, C(unreadable); C(strays) that are to go, with C(stray_bytes), and C(unsettled), which are being written
     to.
   returned: success, for V(scan)
   type: dict
@@ -335,8 +335,8 @@ class Rebalance:
             missing = result["needed"] - result["available"]
             self._module.fail_json(
                 msg=f"{result['new']} series that are to come to {self._store} need {bytes_to_human(result['needed'])} in"
-                f" {self._directory}, where {bytes_to_human(result['available'])} are free: {bytes_to_human(missing)} are missing. Nothing was"
-                " copied. Make room, or add a store.",
+                f" {self._directory}, where {bytes_to_human(result['available'])} are free: {bytes_to_human(missing)} are missing. Nothing"
+                " was copied. Make room, or add a store.",
                 **result,
             )
         return {"changed": False, **result}

@@ -463,3 +463,18 @@ def statsd(statsd_release, tmp_path):
     for one in started:
         one.process.kill()
         one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def relay(made_once):
+    """Return the program carbon-c-relay of the distribution, without installing its service."""
+    found = shutil.which("carbon-c-relay")
+    if found:
+        return found
+
+    def unpack(directory):
+        subprocess.run(["apt-get", "download", "-qq", "carbon-c-relay"], cwd=directory, check=True, capture_output=True)
+        (package,) = directory.glob("*.deb")
+        subprocess.run(["dpkg", "-x", package, directory], check=True)
+
+    return str(made_once("relay", unpack) / "usr" / "bin" / "carbon-c-relay")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -26,21 +25,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring 
 STORES = [{"name": name, "address": f"192.0.2.{number}", "port": 2013} for number, name in enumerate(["a", "b", "c", "d"], 1)]
 NAMES = [f"servers.web{number % 100}.app{number}.requests" for number in range(25_000)]
 NAMES += ["cpu;host=a.b;dc=x", "Größe.日本語.😀", "a.b#c", 'a."b".c', "a\\b", "a.%d.$HOME", "a,b", "a=b", "stats.counters.x~y.rate"]
-
-
-@pytest.fixture(scope="session")
-def relay(made_once):
-    """Return the program carbon-c-relay of the distribution, without installing its service."""
-    found = shutil.which("carbon-c-relay")
-    if found:
-        return found
-
-    def unpack(directory):
-        subprocess.run(["apt-get", "download", "-qq", "carbon-c-relay"], cwd=directory, check=True, capture_output=True)
-        (package,) = directory.glob("*.deb")
-        subprocess.run(["dpkg", "-x", package, directory], check=True)
-
-    return str(made_once("relay", unpack) / "usr" / "bin" / "carbon-c-relay")
 
 
 def ring(names="abc", replicas=2):

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,6 @@ import pytest
 import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import Homes, Ring
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.transfer import Link, Peer, Server
-from test_carbon_ring import relay  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "secret-of-the-test"
@@ -117,7 +117,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path, relay, run_module, free_port):  # noqa: F811
+def cluster(tmp_path, relay, run_module, free_port):
     made = Cluster(tmp_path, relay, run_module, free_port)
     yield made
     made.close()
@@ -126,8 +126,6 @@ def cluster(tmp_path, relay, run_module, free_port):  # noqa: F811
 
 @pytest.fixture
 def free_port():
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
 
@@ -181,7 +179,10 @@ def check(cluster, expected):
             series = path[:-4].replace("/", ".")
             found = points_in(cluster.tree(name) / path)
             oldest = time.time() - 3400
-            assert found == {moment: value for moment, value in expected[series].items() if moment in found or moment > oldest}, (name, path)
+            assert found == {moment: value for moment, value in expected[series].items() if moment in found or moment > oldest}, (
+                name,
+                path,
+            )
 
 
 def test_every_series_comes_to_its_homes_with_all_of_its_points(cluster):
@@ -189,9 +190,13 @@ def test_every_series_comes_to_its_homes_with_all_of_its_points(cluster):
     cluster.serve()
     before = {name: {path: (cluster.tree(name) / path).read_bytes() for path in files_of(cluster.tree(name))} for name in cluster.names}
     looked = cluster.phase("a", "scan", "--check", until=int(time.time()))
-    assert looked["counts"]["strays"] == sum(1 for series, own in cluster.homes(list(expected)).items() if "a" not in own and path_of(series) in before["a"])
+    assert looked["counts"]["strays"] == sum(
+        1 for series, own in cluster.homes(list(expected)).items() if "a" not in own and path_of(series) in before["a"]
+    )
     assert looked["to"]
-    assert before == {name: {path: (cluster.tree(name) / path).read_bytes() for path in files_of(cluster.tree(name))} for name in cluster.names}
+    assert before == {
+        name: {path: (cluster.tree(name) / path).read_bytes() for path in files_of(cluster.tree(name))} for name in cluster.names
+    }
     assert cluster.passes(until=int(time.time())) <= 3
     check(cluster, expected)
     modes = {(cluster.tree(name) / path).stat().st_mode & 0o777 for name in cluster.names for path in files_of(cluster.tree(name))}
@@ -288,7 +293,9 @@ def test_what_is_damaged_stays_and_is_named(cluster):
     (cluster.tree("a") / "link.wsp").symlink_to("/etc/passwd")
     cluster.serve()
     scans = cluster.one_pass(until=int(time.time()))
-    assert {item["path"] for item in scans["a"]["unreadable"]} == {path_of(series)} | ({"link.wsp"} if "a" not in cluster.homes(["link"])["link"] else set())
+    assert {item["path"] for item in scans["a"]["unreadable"]} == {path_of(series)} | (
+        {"link.wsp"} if "a" not in cluster.homes(["link"])["link"] else set()
+    )
     cluster.one_pass()
     assert broken.read_bytes() == b"noise" * 50
     broken.unlink()
@@ -321,12 +328,20 @@ def test_another_password_or_address_is_refused(cluster, tmp_path):
     url = f"rsync://rebalance@127.0.0.2:{cluster._port}/whisper/"
     for password, address in (("wrong", "127.0.0.1"), (PASSWORD, "127.0.0.9")):
         done = subprocess.run(
-            ["rsync", "--list-only", f"--address={address}", url], env={**os.environ, "RSYNC_PASSWORD": password}, capture_output=True, text=True
+            ["rsync", "--list-only", f"--address={address}", url],
+            env={**os.environ, "RSYNC_PASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 5, done
         assert "@ERROR" in done.stderr
     write_attempt = subprocess.run(
-        ["rsync", "--address=127.0.0.1", "/etc/hostname", url], env={**os.environ, "RSYNC_PASSWORD": PASSWORD}, capture_output=True, text=True
+        ["rsync", "--address=127.0.0.1", "/etc/hostname", url],
+        env={**os.environ, "RSYNC_PASSWORD": PASSWORD},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "read only" in write_attempt.stderr
 
@@ -348,7 +363,7 @@ def test_series_with_tags_go_by_the_names_that_graphite_web_knows(cluster):
     names = ["load;host=a", "load;host=b.c", "cpu;host=a"]
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             if self.path == "/tags/name":
                 answer = {"tag": "name", "values": [{"value": "load"}, {"value": "cpu"}]}
             else:
@@ -417,7 +432,12 @@ def test_a_run_that_is_killed_at_any_moment_loses_nothing(cluster):
                 request = json.dumps({"ANSIBLE_MODULE_ARGS": {**cluster.arguments(name, phase), **internal}})
                 command = [sys.executable, str(ROOT / "plugins" / "modules" / "whisper_rebalance.py")]
                 process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    start_new_session=True,
                 )
                 process.stdin.write(request.encode())
                 process.stdin.close()

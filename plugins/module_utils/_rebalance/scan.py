@@ -15,7 +15,7 @@ import stat
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import RELAY, Homes, Ring
@@ -267,7 +267,7 @@ def _plain(path: str) -> str:
 
 
 class _Lists:
-    def __init__(self, streams: dict[tuple[str, str], IO[str]]) -> None:
+    def __init__(self, streams: Mapping[tuple[str, str], IO[str]]) -> None:
         self._streams = streams
 
     def write(self, kind: str, name: str, *items: object) -> None:
