@@ -13,11 +13,18 @@ import time
 import urllib.request
 from urllib.parse import urlencode
 
+import pytest
 import testinfra
+from conftest import ROOT
 
 NAME = os.environ.get("MOLECULE_HOST", "metricstack-instance")
-ADDRESSES = {"c1": "10.213.77.11", "c2": "10.213.77.12", "c3": "10.213.77.13", "f1": "10.213.77.21", "f2": "10.213.77.22"}
+ADDRESSES = {f"c{number}": f"10.213.77.1{number}" for number in (1, 2, 3)} | {
+    "s1": "10.213.77.14",
+    "f1": "10.213.77.21",
+    "f2": "10.213.77.22",
+}
 STORES = ("c1", "c2", "c3")
+SPARE = "s1"
 FRONTS = ("f1", "f2")
 # Points a second.
 RATE = int(os.environ.get("CLUSTER_RATE", "1000"))
@@ -34,25 +41,27 @@ def docker(*command):
     subprocess.run(["docker", *command], check=True, capture_output=True)
 
 
-def render(front, target, **parameters):
+def render(host, target, **parameters):
+    """Return what a front shows, or a store by itself."""
+    port = 80 if host in FRONTS else 8081
     query = urlencode({"target": target, "format": "json", "noCache": 1, "from": "-5min", **parameters})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{ADDRESSES[front]}/render?{query}", timeout=60) as response:
+    with opener.open(f"http://{ADDRESSES[host]}:{port}/render?{query}", timeout=60) as response:
         return json.loads(response.read())
 
 
-def points(front, pattern, begin, end):
+def points(host, pattern, begin, end):
     """Return the times and values of each series that match, between two seconds."""
     return {
         series["target"]: {when: value for value, when in series["datapoints"] if value is not None and begin <= when < end}
-        for series in render(front, pattern, **{"from": begin - 1, "until": end})
+        for series in render(host, pattern, **{"from": begin - 1, "until": end})
     }
 
 
-def copies(pattern):
+def copies(pattern, stores=STORES):
     """Return the stores that have a file of each series."""
     found = {}
-    for store in STORES:
+    for store in stores:
         for path in on(store).run(f"find /var/lib/graphite/whisper -path '*/{pattern}*.wsp'").stdout.split():
             found.setdefault(path, []).append(store)
     return found
@@ -68,12 +77,16 @@ class Sender(threading.Thread):
         self.name, self._relays, self._series = name, list(relays), series
         self.begin = int(time.time()) + 1
         self.end = self.begin + seconds
+        self._is_stopped = threading.Event()
         self._connection = None
         self._sent = []
         self.start()
 
     def run(self):
         for second in range(self.begin, self.end):
+            if self._is_stopped.is_set():
+                self.end = second
+                break
             while time.time() < second:
                 time.sleep(0.01)
             lines = "".join(f"load_test.{self.name}.s{number} {second % 1000} {second}\n" for number in range(self._series)).encode()
@@ -81,6 +94,10 @@ class Sender(threading.Thread):
             self._send(lines)
         self._connection.shutdown(socket.SHUT_WR)
         self._connection.recv(1)
+
+    def stop(self):
+        self._is_stopped.set()
+        self.join()
 
     def _send(self, data):
         deadline = time.monotonic() + 30
@@ -98,11 +115,20 @@ class Sender(threading.Thread):
             else:
                 return
 
-    def missing(self, front, count, until):
-        """Return how many points a front lacks of the first series, up to a second."""
-        shown = points(front, f"load_test.{self.name}.s{{{','.join(map(str, range(count)))}}}", self.begin, until)
+    def missing(self, host, numbers, until):
+        """Return how many points a host lacks of some of the series, up to a second."""
         wanted = {second: second % 1000 for second in range(self.begin, until)}
-        return sum(len(wanted.items() - shown.get(f"load_test.{self.name}.s{number}", {}).items()) for number in range(count))
+        lacking = 0
+        for begin in range(0, len(numbers), 200):  # as many as the line of a request has room for
+            some = numbers[begin : begin + 200]
+            shown = points(host, f"load_test.{self.name}.s{{{','.join(map(str, some))}}}", self.begin, until)
+            lacking += sum(len(wanted.items() - shown.get(f"load_test.{self.name}.s{number}", {}).items()) for number in some)
+        return lacking
+
+    def at_home(self, store, numbers, stores=STORES):
+        """Return those of some of the series that a store has."""
+        found = copies(f"load_test/{self.name}/", stores)
+        return [number for number in numbers if store in found.get(f"/var/lib/graphite/whisper/load_test/{self.name}/s{number}.wsp", [])]
 
 
 def test_each_series_is_on_two_stores_and_whole_through_each_front(wait_until):
@@ -110,7 +136,7 @@ def test_each_series_is_on_two_stores_and_whole_through_each_front(wait_until):
     sender.join()
     for front in FRONTS:
         # From the caches, before anything is on disk.
-        wait_until(lambda front=front: sender.missing(front, 200, sender.end) == 0, message=f"{front} lacks points")
+        wait_until(lambda front=front: sender.missing(front, range(200), sender.end) == 0, message=f"{front} lacks points")
     wait_until(lambda: len(copies("load_test/two/")) == 200 and all(len(stores) == 2 for stores in copies("load_test/two/").values()))
     shares = [sum(store in stores for stores in copies("load_test/two/").values()) for store in STORES]
     assert min(shares) > 80, shares
@@ -143,7 +169,23 @@ def test_a_user_of_one_front_is_known_to_the_other():
     assert len(names) == 1
 
 
-def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until):
+@pytest.fixture
+def play(run_ansible, tmp_path):
+    """Run a playbook with more hosts of carbon than the inventory has; return its exit status and its output."""
+
+    def run(playbook, more=None, **variables):
+        inventory = tmp_path / "more.yml"
+        inventory.write_text(json.dumps({"carbon": {"hosts": {f"{NAME}-{part}": values for part, values in (more or {}).items()}}}))
+        arguments = [f"--inventory={inventory}"] if more else []
+        status, output, errors = run_ansible(
+            "ansible-playbook", *arguments, f"{ROOT}/playbooks/{playbook}.yml", "-e", json.dumps(variables), MOLECULE_HOST=NAME
+        )
+        return status, output + errors
+
+    return run
+
+
+def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until, play):
     sender = Sender("store", FRONTS, 60)
     time.sleep(15)
     docker("kill", f"{NAME}-c2")
@@ -151,13 +193,17 @@ def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until):
     while time.time() < sender.begin + 40:
         for front in FRONTS:
             until = int(time.time()) - 5
-            incomplete.append(sender.missing(front, 200, until))
+            incomplete.append(sender.missing(front, range(200), until))
     docker("start", f"{NAME}-c2")
     sender.join()
     assert incomplete
     assert sum(incomplete) == 0, incomplete
     for front in FRONTS:
-        wait_until(lambda front=front: sender.missing(front, 200, sender.end) == 0, timeout=60, message=f"{front} lacks points")
+        wait_until(lambda front=front: sender.missing(front, range(200), sender.end) == 0, timeout=60, message=f"{front} lacks points")
+    # What the store had in memory is in the other copies.
+    status, output = play("rebalance")
+    assert status == 0, output
+    assert sender.missing("c2", sender.at_home("c2", range(200)), sender.end) == 0
 
 
 def test_a_relay_that_is_killed_loses_nothing_of_a_sender_that_has_two(wait_until):
@@ -165,4 +211,30 @@ def test_a_relay_that_is_killed_loses_nothing_of_a_sender_that_has_two(wait_unti
     time.sleep(10)
     on("f1").run("systemctl kill --signal KILL carbon-relay")
     sender.join()
-    wait_until(lambda: sender.missing("f2", 200, sender.end) == 0, timeout=60, message="points were lost with the relay")
+    wait_until(lambda: sender.missing("f2", range(200), sender.end) == 0, timeout=60, message="points were lost with the relay")
+
+
+def test_three_stores_become_four_and_three_again_under_load(wait_until, play):
+    everybody = (*STORES, SPARE)
+    before = Sender("before", FRONTS, 20, series=200)
+    before.join()
+    sender = Sender("move", FRONTS, 3000)
+    status, output = play("site", {SPARE: {}})
+    assert status != 0
+    assert "would have other homes in the ring" in output
+    for more in ({}, {"carbon_store_leaving": True}):
+        status, output = play("site", {SPARE: more}, carbon_ring_may_move=True)
+        assert status == 0, output
+        status, output = play("rebalance", {SPARE: more})
+        assert status == 0, output
+        expected = STORES if more else everybody
+        found = copies("load_test/", everybody)
+        assert {len(stores) for stores in found.values()} == {2}, {path: stores for path, stores in found.items() if len(stores) != 2}
+        assert {store for stores in found.values() for store in stores} == set(expected)
+        for front in FRONTS:
+            assert before.missing(front, range(200), before.end) == 0
+            assert sender.missing(front, range(200), int(time.time()) - 10) == 0
+    sender.stop()
+    for front in FRONTS:
+        wait_until(lambda front=front: sender.missing(front, range(RATE), sender.end) == 0, timeout=90, message=f"{front} lacks points")
+    assert f"Take {NAME}-{SPARE} out of the group carbon" in output
