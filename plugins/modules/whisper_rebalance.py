@@ -164,8 +164,8 @@ RETURN = r"""
 counts:
   description: >-
     Figures of V(scan): C(series), and of them C(home), C(stray) and C(own), which the store writes about itself, C(unnamed), C(shared),
-    which are compared with other homes, C(unreadable); C(strays) that are to go, with C(stray_bytes), and C(unsettled), which are being written
-    to.
+    which are compared with other homes, C(unreadable); C(strays) that are to go, with C(stray_bytes), and C(unsettled), which are being
+    written to.
   returned: success, for V(scan)
   type: dict
 to:

@@ -75,7 +75,9 @@ class State:
                     raise RebalanceError(f"the process {_holder(lock)} moves series and does not end; end it")
                 _end(lock, signal.SIGTERM if time.monotonic() < deadline - 30 else signal.SIGKILL)
                 time.sleep(0.5)
-            os.setpgid(0, 0)
+            # So that the next run can end it with the processes that it starts. The first of a session has a group of its own.
+            with contextlib.suppress(PermissionError):
+                os.setpgid(0, 0)
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
