@@ -152,8 +152,7 @@ def described(store: str, before: Ring | None, after: Ring, series: int, moving:
     now = "alone until now" if before is None else f"now in the ring {before.described()}"
     return (
         f"carbon on {store}, {now}, has {series:,} series; {moving:,} of them would have other homes in the ring {after.described()}."
-        " Run site.yml with -e carbon_ring_may_move=true and rebalance.yml after that, which moves them while points arrive. Until then,"
-        " graphite-web shows the points of all stores."
+        " Run site.yml with -e carbon_ring_may_move=true and rebalance.yml after that, which moves them while points arrive."
     )
 
 
