@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -15,8 +16,10 @@ import time
 
 import pytest
 import whisper
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper import merge as merge_module
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import read_header
-from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.merge import Content, merged, presence
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.merge import Content, merge_into, merged, presence
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import Entry
 
 NOW = 1_700_000_000
 ARCHIVES = [(10, 360), (60, 240), (600, 300)]
@@ -236,6 +239,67 @@ def test_a_merge_that_is_killed_is_completed_by_the_next(tmp_path):
             live.stream = _Stream((place / f"{number}.wsp").read_bytes())
             for index in range(2):
                 assert live.values(index, now) == whole.values(index, now)
+
+
+def opened(path):
+    return Entry(os.open(path.parent, os.O_RDONLY), path.name, path.name)
+
+
+def read(tmp_path, path):
+    live = File(tmp_path)
+    live.stream = _Stream(path.read_bytes())
+    return live
+
+
+def test_a_merge_that_ends_after_any_of_its_replaced_writes_is_completed_by_the_next(tmp_path, monkeypatch):
+    now = int(time.time())
+    times = [now - now % 600 - 600 - 10 * back for back in range(200)]
+    mine, theirs = ([(moment, moment % 77.0) for moment in times if moment % 700 // 350 == side] for side in (0, 1))
+    whole, other = File(tmp_path, method="sum", factor=0, points=mine + theirs, now=now), File(tmp_path, points=theirs, now=now)
+
+    class KilledError(Exception):
+        pass
+
+    write, number = merge_module._write, 0
+    while True:
+        path = on_disk(tmp_path / "m.wsp", File(tmp_path, method="sum", factor=0, points=mine, now=now))
+        left = [number]
+
+        def replaced(*arguments, left=left):
+            if not left[0]:
+                raise KilledError
+            left[0] -= 1
+            write(*arguments)
+
+        monkeypatch.setattr(merge_module, "_write", replaced)
+        try:
+            merge_into(opened(path), other.content)
+            break
+        except KilledError:
+            monkeypatch.setattr(merge_module, "_write", write)
+            merge_into(opened(path), other.content)
+            live = read(tmp_path, path)
+            assert [live.values(index, now) for index in range(3)] == [whole.values(index, now) for index in range(3)], number
+        number += 1
+    assert number >= 3
+
+
+def test_what_is_written_before_the_replaced_lease_is_taken_is_not_lost(tmp_path, monkeypatch):
+    now = int(time.time())
+    times = [now - now % 10 - 10 * back for back in range(100)]
+    path = on_disk(tmp_path / "m.wsp", File(tmp_path, points=[(moment, 1.0) for moment in times[::4]], now=now))
+    lease = merge_module.lease
+
+    @contextlib.contextmanager
+    def replaced(descriptor, exclusive=False):
+        whisper.update_many(str(path), [(moment, 2.0) for moment in times[1::4]])
+        with lease(descriptor, exclusive):
+            yield
+
+    monkeypatch.setattr(merge_module, "lease", replaced)
+    merge_into(opened(path), File(tmp_path, points=[(moment, 3.0) for moment in times[2::4]], now=now).content)
+    expected = {moment: (1.0, 2.0, 3.0)[place % 4] for place, moment in enumerate(times) if place % 4 < 3}
+    assert read(tmp_path, path).values(0, now) == expected
 
 
 def test_nothing_that_carbon_writes_meanwhile_is_lost(tmp_path):

@@ -10,6 +10,7 @@ private to the collection.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import struct
@@ -48,6 +49,8 @@ BATCH_BYTES = 256 << 20
 BATCH_FILES = 2000
 # A process of carbon that had seen no file of a name before it got one has created and emptied it by then.
 GRACE_SECONDS = 1.0
+# FS_IOC_GETVERSION of linux/fs.h.
+_GET_VERSION = 2 << 30 | struct.calcsize("l") << 16 | ord("v") << 8 | 1
 _COLUMNS = (
     "path TEXT, source TEXT, mtime_ns INTEGER, size INTEGER, used INTEGER, sparse INTEGER, stray INTEGER, digest TEXT,"
     " done INTEGER, PRIMARY KEY (source, path)"
@@ -111,14 +114,14 @@ class Pull:
         query = "SELECT path, source, mtime_ns, size, used, stray FROM rows ORDER BY path, used DESC"
         recorded = []
         for text, source, mtime_ns, size, used, stray in offers.connection.execute(query):
-            inode = self._inode(as_path(text))
-            if stray and inode is not None and self._journal.state(source, as_path(text)) == (mtime_ns, size, inode):
+            live = self._live(as_path(text), pass_id)
+            if stray and live is not None and self._journal.state(source, as_path(text)) == (mtime_ns, size, live):
                 recorded.append((source, text))
                 continue
             figures = by_source.setdefault(source, Counter())
             figures.update(series=1, bytes=size)
             counts.update(series=1, bytes=size)
-            if inode is None and text != seen:
+            if live is None and text != seen:
                 counts.update(needed=used, new=1)
             seen = text
         offers.connection.execute("BEGIN")
@@ -130,12 +133,16 @@ class Pull:
         room = os.fstatvfs(self._top)
         return {**counts, "available": room.f_bavail * room.f_frsize, "from": {name: dict(items) for name, items in by_source.items()}}
 
-    def _inode(self, path: str) -> int | None:
+    def _live(self, path: str, pass_id: str) -> str | None:
         try:
             with folder_of(self._top, path) as entry:
-                return os.stat(entry.name, dir_fd=entry.directory, follow_symlinks=False).st_ino
-        except OSError:
+                descriptor = entry.open()
+        except (OSError, LeaseError):
             return None
+        try:
+            return identity(descriptor, pass_id)
+        finally:
+            os.close(descriptor)
 
     def run(self, pass_id: str, processes: int, until: int | None, tell: Callable[[str], None]) -> dict:
         """Bring and merge what is planned, and write for the other stores what of theirs is here."""
@@ -149,7 +156,7 @@ class Pull:
             for peer in self._peers:
                 for batch, sparse in self._batches(table, peer):
                     tell(f"{counts['files']} of {total} files, {done_bytes >> 20} of {size >> 20} MiB, from {peer.name}")
-                    self._bring(table, peer, batch, sparse, processes, until, counts, failed)
+                    self._bring(table, peer, batch, sparse, processes, until, pass_id, counts, failed)
                     done_bytes += sum(offer.size for offer in batch)
         finally:
             remove_staging(self._directory)
@@ -190,6 +197,7 @@ class Pull:
         sparse: bool,
         processes: int,
         until: int | None,
+        pass_id: str,
         counts: Counter[str],
         failed: list[dict[str, str]],
     ) -> None:
@@ -209,17 +217,17 @@ class Pull:
                 os.setgid(run_as[1])
                 os.setuid(run_as[0])
             mine = [offer for offer in batch[worker.index :: worker.processes] if offer.path not in changing]
-            return _Merging(self._top, self._staging, until, self._status.st_mode & 0o777).run(mine, worker)
+            return _Merging(self._top, self._staging, until, self._status.st_mode & 0o777, pass_id).run(mine, worker)
 
         with locked(self._top, timeout=600):
             answers = in_parallel(min(processes, len(batch)), work, lambda _done: None)
         # The journal must not know more than the disk has.
         os.sync()
-        rows: list[tuple[str, int, int, int]] = []
+        rows: list[tuple[str, int, int, str]] = []
         for answer in answers:
             counts.update(answer["counts"])
             failed += answer["failed"]
-            rows += [(path, mtime_ns, size, inode) for path, mtime_ns, size, inode in answer["merged"]]
+            rows += [(path, mtime_ns, size, file) for path, mtime_ns, size, file in answer["merged"]]
         offered = {offer.path: offer for offer in batch}
         self._journal.record(peer.name, (row for row in rows if offered[row[0]].stray))
         exact = [row for row in rows if (offered[row[0]].mtime_ns, offered[row[0]].size) == row[1:3]]
@@ -235,14 +243,15 @@ class Pull:
 class _Merging:
     """The share that one process has in a batch."""
 
-    def __init__(self, top: int, staging: str, until: int | None, mode: int) -> None:
+    def __init__(self, top: int, staging: str, until: int | None, mode: int, pass_id: str) -> None:
         self._top = top
         self._staging = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._until = until
         self._mode = mode
+        self._pass_id = pass_id
         self._counts: Counter[str] = Counter()
         self._made: list[tuple[_Made, os.stat_result]] = []
-        self._merged: list[tuple[str, int, int, int]] = []
+        self._merged: list[tuple[str, int, int, str]] = []
         self._failed: list[dict[str, str]] = []
 
     def run(self, offers: list[Offer], worker: Worker) -> dict:
@@ -278,11 +287,15 @@ class _Merging:
                     with folder_of(self._top, offer.path) as live:
                         content = Content(read_all(descriptor), header)
                         self._counts["points"] += merge_into(live, content, None if offer.stray else self._until)
-                        inode = os.stat(live.name, dir_fd=live.directory, follow_symlinks=False).st_ino
+                        merged_into = live.open()
+                        try:
+                            file = identity(merged_into, self._pass_id)
+                        finally:
+                            os.close(merged_into)
             finally:
                 os.close(descriptor)
         self._counts["merged"] += 1
-        self._merged.append((offer.path, status.st_mtime_ns, status.st_size, inode))
+        self._merged.append((offer.path, status.st_mtime_ns, status.st_size, file))
 
     def _place(self, staged: int, name: str, descriptor: int, folder: int, path: str) -> _Made | None:
         """Make a file the series itself, if there is none; return ``None`` if there is one."""
@@ -306,13 +319,14 @@ class _Merging:
                 try:
                     is_same = os.fstat(descriptor).st_ino == made.inode and os.fstat(descriptor).st_size == status.st_size
                     when = int.from_bytes(os.pread(descriptor, 4, made.position), "big")
+                    file = identity(descriptor, self._pass_id)
                 finally:
                     os.close(descriptor)
         except OSError:
             return
         if is_same and when >= made.newest:
             self._counts["created"] += 1
-            self._merged.append((made.path, status.st_mtime_ns, status.st_size, made.inode))
+            self._merged.append((made.path, status.st_mtime_ns, status.st_size, file))
         else:
             self._counts["overwritten"] += 1
 
@@ -330,6 +344,18 @@ class _Merging:
             yield directory
         finally:
             os.close(directory)
+
+
+def identity(descriptor: int, pass_id: str) -> str:
+    """Return what no other file has that gets the place of this one later, such as one from a backup.
+
+    A number of an inode is given again, with another generation. Where the file system has none, the identity is for one run.
+    """
+    try:
+        generation = fcntl.ioctl(descriptor, _GET_VERSION, bytes(struct.calcsize("l"))).hex()
+    except OSError:
+        generation = pass_id.rpartition("-")[0] or pass_id
+    return f"{os.fstat(descriptor).st_ino}-{generation}"
 
 
 def staging_directory(directory: str) -> str:

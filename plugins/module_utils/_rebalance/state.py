@@ -123,20 +123,20 @@ class Journal:
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS merged (source TEXT, path TEXT, mtime_ns INTEGER, size INTEGER, inode INTEGER,"
+            "CREATE TABLE IF NOT EXISTS merged (source TEXT, path TEXT, mtime_ns INTEGER, size INTEGER, file TEXT,"
             " PRIMARY KEY (source, path)) WITHOUT ROWID"
         )
 
     def close(self) -> None:
         self._connection.close()
 
-    def state(self, source: str, path: str) -> tuple[int, int, int] | None:
-        """Return time, size and inode of what was merged last, or ``None``."""
-        query = "SELECT mtime_ns, size, inode FROM merged WHERE source = ? AND path = ?"
+    def state(self, source: str, path: str) -> tuple[int, int, str] | None:
+        """Return time and size of what was merged last, and the identity of the file it is in, or ``None``."""
+        query = "SELECT mtime_ns, size, file FROM merged WHERE source = ? AND path = ?"
         return self._connection.execute(query, (source, as_text(path))).fetchone()
 
-    def record(self, source: str, rows: Iterable[tuple[str, int, int, int]]) -> None:
-        """Record path, time, size and inode of what was merged from a store, all or nothing."""
+    def record(self, source: str, rows: Iterable[tuple[str, int, int, str]]) -> None:
+        """Record path, time and size of what was merged from a store, and the file it is in, all or nothing."""
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(
