@@ -472,7 +472,8 @@ class HostView:
 
     def _cluster(self) -> dict:
         """Return the stores, and on how many of them each series is."""
-        stores = [self._inventory.store(host) for host in self._inventory.stores(self._host)]
+        keys = ("host", "name", "address", "port", "leaving")
+        stores = [{key: self._inventory.store(host)[key] for key in keys} for host in self._inventory.stores(self._host)]
         return {"replicas": self._inventory.replicas(self._host) if len(stores) > 1 else 1, "stores": stores}
 
     def _clusters(self) -> list[dict]:
@@ -655,7 +656,9 @@ class HostView:
         is_front = host in self._inventory.hosts("graphite_web", host)
         # A front without files of its own asks no cache either: the stores do.
         instances = [] if is_clustered and not is_store else carbon["instances"]
-        others = [store for store in self._cluster()["stores"] if store["host"] != host] if is_clustered and is_front else []
+        others = (
+            [self._inventory.store(other) for other in self._inventory.stores(host) if other != host] if is_clustered and is_front else []
+        )
         store = self._inventory.store(host) if is_store else None
         # Fronts keep the answers.
         shared = [f"{_in_url(address)}:{port}" for _host, address, port in self._memcached_of(host)] if is_front else []
