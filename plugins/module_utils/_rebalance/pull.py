@@ -10,6 +10,7 @@ private to the collection.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -222,7 +223,7 @@ class Pull:
         with locked(self._top, timeout=600):
             answers = in_parallel(min(processes, len(batch)), work, lambda _done: None)
         # The journal must not know more than the disk has.
-        os.sync()
+        _sync(self._top)
         rows: list[tuple[str, int, int, str]] = []
         for answer in answers:
             counts.update(answer["counts"])
@@ -356,6 +357,14 @@ def identity(descriptor: int, pass_id: str) -> str:
     except OSError:
         generation = pass_id.rpartition("-")[0] or pass_id
     return f"{os.fstat(descriptor).st_ino}-{generation}"
+
+
+def _sync(descriptor: int) -> None:
+    """Bring all that was written to a file system to the disk. Raises ``OSError``."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def staging_directory(directory: str) -> str:
