@@ -73,12 +73,13 @@ options:
         description: The relay on this host, whose series are in the tree. If left out, there is none.
         type: dict
         suboptions:
-          statistics_prefix:
+          statistics_prefixes:
             description: >-
               How the names of its series begin; C(\.1) stands for the name of the host. With C(.*) at the end, all relays whose series are
               in the tree are looked at, on whatever host they are.
-            type: str
-            default: carbon.relays.\.1
+            type: list
+            elements: str
+            default: ['carbon.relays.\.1']
           queue_size:
             description: Number of points that wait for each destination.
             type: int
@@ -388,7 +389,7 @@ CARBON = {
     "relay": {
         "type": "dict",
         "options": {
-            "statistics_prefix": {"type": "str", "default": r"carbon.relays.\.1"},
+            "statistics_prefixes": {"type": "list", "elements": "str", "default": [r"carbon.relays.\.1"]},
             "queue_size": {"type": "int", "default": 1000000},
         },
     },

@@ -467,7 +467,8 @@ class HostView:
             "address": store["address"],
             "port": store["port"],
             "clusters": [self._caches(self._host)] if is_store else [],
-            "statistics_prefix": f"{prefix}.relays.\\.1-store",
+            # Apart from those of the relays, because these points never leave the store.
+            "statistics_prefix": f"{prefix}.store_relays.\\.1",
         }
 
     def _cluster(self) -> dict:

@@ -167,13 +167,13 @@ def test_what_the_relay_loses_is_a_finding_where_there_is_a_relay(host, metric, 
     assert finding["message"].startswith("carbon-relay.service ")
     assert remedy in finding["message"]
     assert host.findings() == []
-    assert host.findings(relay={"statistics_prefix": "load.relays.one"}) == []
+    assert host.findings(relay={"statistics_prefixes": ["load.relays.one"]}) == []
 
 
 def test_a_store_tells_what_any_relay_loses_whose_series_it_has(host):
     host.series("carbon.relays.r1.metricsDropped", [*every(60, 60, 7200, 0.0), (60, 5.0)])
     host.series("carbon.relays.r2.metricsQueued", every(60, 60, 7200, 850.0))
-    dropped, queued = host.examine(relay={"statistics_prefix": "carbon.relays.*", "queue_size": 1000})["findings"]
+    dropped, queued = host.examine(relay={"statistics_prefixes": ["carbon.relays.*"], "queue_size": 1000})["findings"]
     assert (dropped["check"], queued["check"]) == ("relay_drops", "relay_queue_fills")
     assert dropped["message"].startswith("The relay r1 dropped points 5 times")
     assert "wait in the queues of the relay r2, of which" in queued["message"]

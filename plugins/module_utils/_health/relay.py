@@ -14,6 +14,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._health.findi
 from ansible_collections.metricstack.graphite.plugins.module_utils._health.history import History
 
 UNIT = "carbon-relay.service"
+STORE_UNIT = "carbon-store-relay.service"
 LOSSES = (
     Loss(
         "relay_drops",
@@ -33,13 +34,14 @@ LOSSES = (
 
 def check_relays(report: Report, limits: Limits, relay: dict, history: History, now: int) -> None:
     """Report the losses of the relay on this host, or of all whose series are on this host, and queues that fill up."""
-    prefix = relay["statistics_prefix"]
-    if prefix.endswith(".*"):
-        for name in history.names_below(prefix[:-2]):
-            _check_relay(report, limits, relay, f"{prefix[:-1]}{name}", f"The relay {name}", history, now)
-    else:
-        name = socket.gethostname().replace(".", "_")
-        _check_relay(report, limits, relay, prefix.replace("\\.1", name), UNIT, history, now)
+    for prefix in relay["statistics_prefixes"]:
+        if prefix.endswith(".*"):
+            for name in history.names_below(prefix[:-2]):
+                _check_relay(report, limits, relay, f"{prefix[:-1]}{name}", f"The relay {name}", history, now)
+        else:
+            name = socket.gethostname().replace(".", "_")
+            unit = STORE_UNIT if ".store_relays." in prefix else UNIT
+            _check_relay(report, limits, relay, prefix.replace("\\.1", name), unit, history, now)
 
 
 def _check_relay(report: Report, limits: Limits, relay: dict, prefix: str, unit: str, history: History, now: int) -> None:
@@ -62,7 +64,7 @@ def _check_queues(report: Report, limits: Limits, relay: dict, unit: str, queued
         "relay_queue_fills",
         queued[-1][0],
         queued[-1][1],
-        f"{counted(queued[-1][1], 'point')} wait in the queues of {unit[0].lower() + unit[1:]}, of which each takes"
+        f"{counted(queued[-1][1], 'point')} wait in the queues of {unit.replace('The', 'the')}, of which each takes"
         f" {relay['queue_size']}; a full queue drops points. See why a destination is away or slow (journalctl names it), or"
         " raise carbon_relay_queue_size.",
     )
