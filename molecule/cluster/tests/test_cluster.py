@@ -189,6 +189,7 @@ def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until, play):
     sender = Sender("store", FRONTS, 60)
     time.sleep(15)
     docker("kill", f"{NAME}-c2")
+    killed = time.time()
     incomplete = []
     while time.time() < sender.begin + 40:
         for front in FRONTS:
@@ -200,7 +201,8 @@ def test_nothing_is_missing_while_a_store_is_away_and_after(wait_until, play):
     assert sum(incomplete) == 0, incomplete
     for front in FRONTS:
         wait_until(lambda front=front: sender.missing(front, range(200), sender.end) == 0, timeout=60, message=f"{front} lacks points")
-    # What the store had in memory is in the other copies.
+    # What the store had in memory is in the other copies. Points of the last minute may be in caches, and are not compared.
+    time.sleep(max(0, killed + 70 - time.time()))
     status, output = play("rebalance")
     assert status == 0, output
     assert sender.missing("c2", sender.at_home("c2", range(200)), sender.end) == 0

@@ -189,6 +189,8 @@ def test_names_arrive_as_they_were_sent(host, run_python, now, wait_until):
     path = WHISPER + "/_tagged/{0:.3}/{1:.3}/{0}.wsp"
     digest = hashlib.sha256(names[2].encode()).hexdigest()
     wait_until(lambda: host.run("ls %s", path.format(digest, digest[3:])).rc == 0, message=names[2])
+    # doctor.yml cannot compare the rules with series whose names it cannot tell.
+    assert host.run("rm -r %s", f"{WHISPER}/_tagged").rc == 0
 
 
 def test_relay_and_graphite_web_agree_on_the_instance_of_ten_thousand_series(run_python):

@@ -29,7 +29,7 @@ retentions = 2s:6h
 
 """
 # A gauge that was sent every ten seconds until two hours ago, one whose sender's clock is an hour ahead, and what StatsD has flushed
-# until a quarter of an hour ago: two minutes are the shortest hole that is reported.
+# until an hour ago: two minutes are the shortest hole that is reported.
 SENT = """
 import socket, time
 now = int(time.time()) // 10 * 10
@@ -37,7 +37,7 @@ carbon = socket.create_connection(("127.0.0.1", 2003))
 carbon.sendall(b"".join(b"stats.gauges.doctor_test.queue 1 %d\\n" % when for when in range(now - 20000, now - 7190, 10)))
 carbon.sendall(b"doctor_test.ahead 1 %d\\n" % (now + 3600))
 flushed = b"stats.counters.statsd.bad_lines_seen.count 0 %d\\n"
-carbon.sendall(b"".join(flushed % when for when in range(now - 1800, now - 900, 10)))
+carbon.sendall(b"".join(flushed % when for when in range(now - 4500, now - 3600, 10)))
 carbon.close()
 """
 # Beside the instance of the host: one whose cache is small and whose disk is slow, and one that cannot start.
