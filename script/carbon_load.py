@@ -23,8 +23,8 @@ The rates of a machine on which other programs run differ from one measurement t
 machine it is points/s. The last lines compare the medians of "alone". The exit status is 1 if two caches store less than LIMIT times
 (default: 1.6) as much as one, both behind the relay.
 
-restarts: NUMBER times (default: 20), carbon is restarted 0.15 s after an idle one has got 100 points, every other second while it gets 2000
-points a second, and while 100000 points wait in it to be written; each time sent to carbon directly, and through the relay. Senders
+restarts: NUMBER times (default: 20), carbon is restarted 0.15 s after an idle one has got 100 points, two seconds after each start while it gets
+2000 points a second, and while 100000 points wait in it to be written; each time sent to carbon directly, and through the relay. Senders
 send anew what they cannot send or what the other side has not read to its end. The host needs one cache with the defaults of the
 role. Prints how many points were sent, "waited", the mean number of points that were not in a file when a restart began, and how many are
 missing in the end. The exit status is 1 if a point is missing.
@@ -365,13 +365,14 @@ def restarts_under_load(series: Series, port: int, number: int, rate: int) -> fl
     def load() -> None:
         begin = time.monotonic()
         while not end.is_set():
-            deliver(port, series.lines(rate // 10))
+            deliver(port, series.lines(rate // 5))  # the relay takes a tenth of a second to end a connection
             time.sleep(max(0, begin + series.sent / rate - time.monotonic()))
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
         for _ in range(number):
+            connect(CACHE_PORTS["a"]).close()
             time.sleep(2)
             waited.append(series.unstored())
             restart()
