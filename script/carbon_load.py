@@ -19,13 +19,14 @@ needs carbon_cache_instances: 2, MAX_UPDATES_PER_SECOND: inf, and 12 GB for the 
     alone      points/s that the host would store if nothing else ran on it: points/s divided by awake, but no more than its processors
                allow at the measured processor time per point, the generator's included
 
-The rates of a machine on which other programs run differ from one measurement to the next; "alone" does not depend on them, and on an idle
-machine it is points/s. The last lines compare the medians of "alone". The exit status is 1 if two caches store less than LIMIT times
-(default: 1.6) as much as one, both behind the relay.
+On an idle machine, "alone" is points/s. Other programs also make each point dearer, because they push what carbon needs out of the caches
+of the processors. So the last lines have, for each variant, the quarter of all slices of half a second in which the rest of the machine
+used least, and compare their "alone". The exit status is 1 if two caches store less than LIMIT times (default: 1.6) as much as one, both
+behind the relay.
 
-restarts: NUMBER times (default: 20), carbon is restarted 0.15 s after an idle one has got 100 points, two seconds after each start while it gets
-2000 points a second, and while 100000 points wait in it to be written; each time sent to carbon directly, and through the relay. Senders
-send anew what they cannot send or what the other side has not read to its end. The host needs one cache with the defaults of the
+restarts: NUMBER times (default: 20), carbon is restarted 0.15 s after an idle one has got 100 points, two seconds after each start while it
+gets 2000 points a second, and while 100000 points wait in it to be written; each time sent to carbon directly, and through the relay.
+Senders send anew what they cannot send or what the other side has not read to its end. The host needs one cache with the defaults of the
 role. Prints how many points were sent, "waited", the mean number of points that were not in a file when a restart began, and how many are
 missing in the end. The exit status is 1 if a point is missing.
 """
@@ -33,6 +34,7 @@ missing in the end. The exit status is 1 if a point is missing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import socket
@@ -59,6 +61,7 @@ STEP, KEPT = 10, 6 * 3600
 GROUPS, GROUP = 50, 500
 SERIES = GROUPS * GROUP
 WARM_UP = 3
+SLICE = 0.5
 PATIENCE = 600
 
 
@@ -159,25 +162,40 @@ class Units:
         return Use(time.time(), sum(caches), relay, time.process_time(), (user + nice + system + irq + softirq) / TICKS, waited)
 
 
-class Result(NamedTuple):
-    rate: float
-    per_processor_second: float
+class Slice(NamedTuple):
+    """Points that were stored, and what was used meanwhile."""
+
+    points: int
     used: Use
-    awake: float
-    alone: float
+
+    @property
+    def other(self) -> float:
+        """Processors that the rest of the machine used."""
+        used = self.used
+        return (used.all - used.carbon - used.relay - used.load) / used.time
 
     @classmethod
-    def of(cls, points: int, used: Use) -> Result:
-        awake = 1 - used.waited / used.time
-        most = PROCESSORS * points / (used.carbon + used.relay + used.load)
-        rate = points / used.time
-        return cls(rate, points / (used.carbon + used.relay), used, awake, min(rate / awake, most))
+    def of(cls, slices: list[Slice]) -> Slice:
+        return cls(sum(one.points for one in slices), Use(*map(sum, zip(*(one.used for one in slices), strict=True))))
+
+    @property
+    def per_processor_second(self) -> float:
+        return self.points / (self.used.carbon + self.used.relay)
+
+    @property
+    def awake(self) -> float:
+        return 1 - self.used.waited / self.used.time
+
+    @property
+    def alone(self) -> float:
+        most = PROCESSORS * self.points / (self.used.carbon + self.used.relay + self.used.load)
+        return min(self.points / self.used.time / self.awake, most)
 
     def row(self, name: str) -> str:
         used = self.used
-        other = used.all - used.carbon - used.relay - used.load
-        processors = "".join(f"{value / used.time:8.2f}" for value in (used.carbon, used.relay, used.load, other))
-        return f"{name:26}{self.rate:10.0f}{self.per_processor_second:11.0f}{processors}{self.awake:8.0%}{self.alone:8.0f}"
+        processors = "".join(f"{value:8.2f}" for value in (*(one / used.time for one in (used.carbon, used.relay, used.load)), self.other))
+        rates = f"{self.points / used.time:10.0f}{self.per_processor_second:11.0f}"
+        return f"{name:26}{rates}{processors}{self.awake:8.0%}{self.alone:8.0f}"
 
 
 class Stream:
@@ -225,19 +243,20 @@ class Stream:
         return sum(begin <= one / 1e9 < end for one in self._written)
 
 
-def measure(port: int, groups: list[Group], seconds: float) -> Result:
-    """Return what is stored in so many seconds. Raises ``RuntimeError`` if a point is missing in the end."""
+def measure(port: int, groups: list[Group], seconds: float) -> list[Slice]:
+    """Return what is stored in so many seconds, in slices. Raises ``RuntimeError`` if a point is missing in the end."""
     last, units = max(group.when for group in groups), Units()
     with Stream(port, groups, last + STEP) as stream:
         stream.send(WARM_UP)
-        before = units.use()
-        stream.send(seconds)
-        after = units.use()
+        uses = [units.use()]
+        while uses[-1].time < uses[0].time + seconds:
+            stream.send(SLICE)
+            uses.append(units.use())
         stream.finish()
     found = sum(stored(path, last) for group in groups for path in group.paths)
     if found != stream.sent:
         raise RuntimeError(f"{found} of {stream.sent} points are stored")
-    return Result.of(stream.stored(before.time, after.time), after.since(before))
+    return [Slice(stream.stored(before.time, after.time), after.since(before)) for before, after in itertools.pairwise(uses)]
 
 
 @contextlib.contextmanager
@@ -271,17 +290,19 @@ def store(runs: int, seconds: float, limit: float) -> bool:
         "two caches behind the relay": (2, RELAY_PORT),
     }
     print(f"{'':27}{'points/s':>10}{'per CPU s':>11}{'carbon':>8}{'relay':>8}{'load':>8}{'other':>8}{'awake':>8}{'alone':>8}", flush=True)
-    results: dict[str, list[Result]] = {name: [] for name in variants}
+    measured: dict[str, list[Slice]] = {name: [] for name in variants}
     for _ in range(runs):
         for name, (number, port) in variants.items():
             with caches(number):
-                results[name].append(measure(port, groups, seconds))
-            print(results[name][-1].row(name), flush=True)
-    alone = {name: statistics.median(result.alone for result in found) for name, found in results.items()}
-    per_processor_second = {name: statistics.median(result.per_processor_second for result in found) for name, found in results.items()}
-    for name in variants:
-        print(f"median: {name}: {alone[name]:.0f} points/s alone, {per_processor_second[name]:.0f} points per second of processor time")
-    one, behind, two = alone.values()
+                slices = measure(port, groups, seconds)
+            measured[name] += slices
+            print(Slice.of(slices).row(name), flush=True)
+    print("quietest slices:")
+    quietest = {}
+    for name, slices in measured.items():
+        quietest[name] = Slice.of(sorted(slices, key=lambda one: one.other)[: max(1, len(slices) // 4)])
+        print(quietest[name].row(name))
+    one, behind, two = (found.alone for found in quietest.values())
     print(f"ratio: two caches to one, both behind the relay: {two / behind:.2f}; to one without a relay: {two / one:.2f}")
     return two >= limit * behind
 
