@@ -234,6 +234,19 @@ options:
         type: list
         elements: str
         default: []
+      clock:
+        description: How far the clock of the host may be from the one of the controller.
+        type: dict
+        version_added: 2.1.0
+        suboptions:
+          reference_time:
+            description: Time of the controller, in seconds since 1970 in UTC.
+            type: float
+            required: true
+          tolerance:
+            description: Difference that is no problem, in seconds.
+            type: int
+            required: true
       apache:
         description:
           - Sites that Apache is to serve. Apache's enabled configuration is read in the layout of Debian and Ubuntu, and compared with
@@ -545,6 +558,10 @@ COMPONENT = {
     "time_zones": _list_of(variable=TEXT, name=TEXT),
     "paths": {"type": "list", "elements": "path", "default": []},
     "kernel_settings": TEXTS,
+    "clock": {
+        "type": "dict",
+        "options": {"reference_time": {"type": "float", "required": True}, "tolerance": {"type": "int", "required": True}},
+    },
     "apache": {
         "type": "dict",
         "options": {

@@ -148,6 +148,16 @@ def test_everything_that_a_host_lacks_is_found_in_one_call(run_module, tmp_path)
 
 
 @pytest.mark.parametrize(
+    ("difference", "named"), [(0, None), (-70, "s ahead of that of the controller"), (90, "s behind that of the controller")]
+)
+def test_a_clock_that_differs_is_a_problem(run_module, difference, named):
+    clock = {"reference_time": time.time() + difference, "tolerance": 30}
+    problems = run_module("host_requirements_info", components=[{"component": "cluster", "clock": clock}])["problems"]
+    found = [problem for problem in problems if problem.startswith("The clock of the host is")]
+    assert [named in problem for problem in found] == ([True] if named else [])
+
+
+@pytest.mark.parametrize(
     ("lines", "half"),
     [
         ("whole installed ok\n", {}),

@@ -11,6 +11,7 @@ import glob
 import grp
 import os
 import pwd
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import capacity_problems
@@ -28,6 +29,17 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets
 _SYSTEMD = "/run/systemd/system"
 
 
+def _clock_problems(clock: dict | None, now: float) -> list[str]:
+    if clock is None or abs(now - clock["reference_time"]) <= clock["tolerance"]:
+        return []
+    direction = "ahead of" if now > clock["reference_time"] else "behind"
+    return [
+        f"The clock of the host is {abs(now - clock['reference_time']):.0f} s {direction} that of the controller, which is more than"
+        f" {clock['tolerance']} s. Set the clock, and let chrony or systemd-timesyncd keep it: the points of several hosts belong together by"
+        " their times."
+    ]
+
+
 class Examination:
     """One look at a host on behalf of all components.
 
@@ -39,6 +51,7 @@ class Examination:
     def __init__(self, components: list[dict], lock_timeout: float) -> None:
         self._components = components
         self._lock_timeout = lock_timeout
+        self._began = time.time()
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.missing: dict[str, list[str]] = {component["component"]: [] for component in components}
@@ -68,7 +81,7 @@ class Examination:
                 if entry["recursive"]:
                     self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
             self.problems += _capacity_problems(component["whisper_capacity"])
-            self.problems += component["problems"]
+            self.problems += _clock_problems(component["clock"], self._began) + component["problems"]
             self.problems += [entry["problem"] for entry in component["conditional_problems"] if _counts(entry)]
         self.problems = list(dict.fromkeys(self.problems))
 
