@@ -313,6 +313,7 @@ class HostView:
                 "statsd": self._statsd(self._statsd_of_go()),
             },
             "statsd": self._statsd(self._inventory.nearest("statsd", self._host)),
+            "statsd_alternatives": self._statsd_alternatives(),
             "cluster": self._cluster(),
             "relay": self._relay(),
             "store_relay": self._store_relay(),
@@ -422,6 +423,21 @@ class HostView:
             "config": self._value(host, "statsd_config"),
             "tags_enabled": HostView(self._inventory, host)._takes_tags(),
         }
+
+    def _statsd_alternatives(self) -> list[dict]:
+        """Return where StatsD on this host sends what the relay of its own does not take: to the other relays of a cluster."""
+        own, first = self._own("statsd_graphite_alternatives"), self.target(COMPONENTS["statsd"])
+        if own is not None:
+            return own
+        if not self._inventory.is_clustered(self._host) or self._own("statsd_graphite_host") is not None:
+            return []
+        relay = COMPONENTS["carbon_relay"]
+        others = [host for host in self._inventory.hosts("carbon_relay", self._host) if self._inventory.has_relay(host)]
+        return [
+            {"host": self._reach(host, self._inventory.listens_on(host, relay)[0]), "port": self._value(host, "carbon_relay_port")}
+            for host in others
+            if host != first["host"]
+        ]
 
     def _statsd_listeners(self, host: str) -> list[dict]:
         return statsd_listeners(*(self._value(host, f"statsd_{name}") for name in ("config", "address", "port")))

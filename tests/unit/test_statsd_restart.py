@@ -290,6 +290,28 @@ def test_what_carbon_does_not_take_is_sent_when_it_is_back(statsd, receiver, flu
     assert len(re.findall("does not take a flush", log)) == len(re.findall("has taken all flushes", log)) == 1
 
 
+def test_another_carbon_takes_what_the_first_one_does_not(statsd, receiver, flushing, on_port):
+    first = receiver.port
+    receiver.close()
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        second = unused.getsockname()[1]
+    alternatives = [{"host": "127.0.0.1", "port": 1}, {"host": "127.0.0.1", "port": second}]
+    other = on_port(second)
+    one = statsd(**flushing(deleteIdleStats=True, graphiteAlternatives=alternatives))
+    one.send("m:1|c")
+    other.wait_for("stats.counters.m.count")
+    # It stays with the one that takes flushes, until that one goes.
+    back = on_port(first)
+    one.send("m:2|c")
+    other.wait_for("stats.counters.m.count", number=2)
+    assert back.values("stats.counters.m.count") == []
+    other.close()
+    one.send("m:3|c")
+    back.wait_for("stats.counters.m.count")
+    assert (other.values("stats.counters.m.count"), back.values("stats.counters.m.count")[-1]) == ([1, 2], 3)
+    wait_until(lambda: graphite(one)["unsent_flushes"] == 0)
+
+
 @contextmanager
 def mute(port):
     """A carbon that hangs: the kernel takes connections for it."""

@@ -684,6 +684,14 @@ def test_relays_choose_the_stores_and_each_store_its_caches():
         assert problems(host, CLUSTER, **cluster()) == []
 
 
+def test_statsd_sends_to_another_relay_if_its_own_is_away():
+    assert topology("s1", CLUSTER, **cluster())["sends_to"]["statsd"]["address"] == "10.0.1.1"
+    assert topology("s1", CLUSTER, **cluster())["statsd_alternatives"] == [{"host": "10.0.1.2", "port": 2003}]
+    alone = cluster(s1={"statsd_graphite_host": "10.0.1.2"})
+    assert topology("s1", CLUSTER, **alone)["statsd_alternatives"] == []
+    assert topology("c1", SPLIT, **OPEN)["statsd_alternatives"] == []
+
+
 def test_fronts_ask_the_stores_on_a_site_of_their_own():
     own, alone, store = (topology(host, CLUSTER, **cluster())["graphite_web"] for host in ("c1", "w1", "c2"))
     # A front that is a store reads its own files, and asks its own caches.

@@ -35,8 +35,8 @@ def _clock_problems(clock: dict | None, now: float) -> list[str]:
     direction = "ahead of" if now > clock["reference_time"] else "behind"
     return [
         f"The clock of the host is {abs(now - clock['reference_time']):.0f} s {direction} that of the controller, which is more than"
-        f" {clock['tolerance']} s. Set the clock, and let chrony or systemd-timesyncd keep it: the points of several hosts belong together by"
-        " their times."
+        f" {clock['tolerance']} s. Set the clock, and let chrony or systemd-timesyncd keep it: the points of several hosts belong together"
+        " by their times."
     ]
 
 

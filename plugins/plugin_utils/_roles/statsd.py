@@ -25,6 +25,7 @@ OWNED_SETTINGS = {
     "flushInterval": "statsd_flush_interval",
     "graphiteHost": "statsd_graphite_host",
     "graphitePort": "statsd_graphite_port",
+    "graphiteAlternatives": "statsd_graphite_alternatives",
 }
 
 _WILDCARDS = ("*", "0.0.0.0", "::")

@@ -65,6 +65,8 @@ class CarbonQueue {
     this.limit = Infinity;
     this.ports = {};
     this.host = undefined;
+    this.alternatives = [];
+    this.usedAlternative = 0; // 0 is none, 1 the first
     this.sending = null; // a promise
     this.latest = undefined;
     this.longestPause = 0;
@@ -83,11 +85,38 @@ class CarbonQueue {
     return this.flushes.length;
   }
 
-  configure({ graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteMaxUnsentBytes = 64 << 20, flushInterval = 10000 }) {
+  configure(config) {
+    const { graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteAlternatives = [] } = config;
+    const { graphiteMaxUnsentBytes = 64 << 20, flushInterval = 10000 } = config;
     this.longestPause = Math.min(LONGEST_PAUSE, flushInterval / 10);
     this.host = graphiteHost;
     this.ports = { text: graphitePort, pickle: graphitePicklePort };
+    this.alternatives = graphiteAlternatives;
     this.limit = graphiteMaxUnsentBytes;
+  }
+
+  // Where a flush can be sent, the destination that has taken the last one first. Pickles have one destination.
+  destinations(flush) {
+    if (isPickle(flush)) {
+      return [{ host: this.host, port: this.ports.pickle }];
+    }
+    const all = [{ host: this.host, port: this.ports.text }, ...this.alternatives];
+    return all.map((_destination, place) => all[(place + this.usedAlternative) % all.length]);
+  }
+
+  async deliverToAny(flushes) {
+    const destinations = this.destinations(flushes[0]);
+    for (const [place, { host, port = 2003 }] of destinations.entries()) {
+      try {
+        const sent = await deliver(Buffer.concat(flushes), port, host, () => this.pause());
+        this.usedAlternative = (this.usedAlternative + place) % destinations.length;
+        return sent;
+      } catch (error) {
+        if (place === destinations.length - 1) {
+          throw error;
+        }
+      }
+    }
   }
 
   // What the backend takes for the result of net.createConnection. It waits for the connection, writes a flush to it, and ends it.
@@ -175,8 +204,7 @@ class CarbonQueue {
     while (this.flushes.length > 0) {
       const sent = this.oldest();
       try {
-        const port = this.ports[isPickle(sent[0]) ? 'pickle' : 'text'];
-        this.lastFlush = await deliver(Buffer.concat(sent), port, this.host, () => this.pause());
+        this.lastFlush = await this.deliverToAny(sent);
       } catch (error) {
         this.lastException = unixTime();
         if (!this.isRefused) {
