@@ -43,7 +43,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -344,19 +344,19 @@ class Series:
         """Return the number of files that were not written since the last points."""
         return sum(written(path) == before for path, before in zip(self._paths, self._written, strict=True))
 
-    def missing(self) -> int:
-        """Return the number of points that are not in a file after nothing has changed for 20 s."""
-        missing, last, changed = self.unstored(), None, time.monotonic()
-        while missing and time.monotonic() < changed + 20:
-            if missing != last:
-                last, changed = missing, time.monotonic()
-            time.sleep(1)
-            missing = self.unstored()
-        return missing
-
     def unstored(self) -> int:
         """Return the number of points that are not in a file."""
         return self.sent - sum(stored(path, self._begin - 1) for path in self._paths)
+
+
+def settled(count: Callable[[], int]) -> int:
+    """Return the number as soon as it is 0 or has not changed for 20 s."""
+    last, changed = -1, time.monotonic()
+    while (left := count()) and time.monotonic() < changed + 20:
+        if left != last:
+            last, changed = left, time.monotonic()
+        time.sleep(0.5)
+    return left
 
 
 def restart() -> None:
@@ -373,9 +373,7 @@ def restarts_after_bursts(series: Series, port: int, number: int, points: int) -
         time.sleep(0.15)
         waited.append(series.unwritten() * points // len(series))
         restart()
-        end = time.monotonic() + 60
-        while series.unwritten() and time.monotonic() < end:
-            time.sleep(0.2)
+        settled(series.unwritten)
     return statistics.mean(waited)
 
 
@@ -417,7 +415,7 @@ def restarts(number: int) -> bool:
         for way, port in (("directly", CACHE_PORTS["a"]), ("to relay", RELAY_PORT)):
             series = Series(f"restart{int(time.time())}", series_number)
             waited = restart_often(series, port, number, points)
-            missing = series.missing()
+            missing = settled(series.unstored)
             nothing &= missing == 0
             print(f"{kind:20}{way:>10}{number:10}{series.sent:10}{waited:10.0f}{missing:10}", flush=True)
     return nothing
