@@ -76,7 +76,7 @@ def written(path: str) -> int:
 def stored(path: str, after: int) -> int:
     """Return the number of points in the file whose times are later than ``after``."""
     try:
-        _, values = whisper.fetch(path, after, int(time.time()))
+        _times, values = whisper.fetch(path, after, int(time.time()))
     except FileNotFoundError:
         return 0
     return sum(value is not None for value in values)
@@ -291,7 +291,7 @@ def store(runs: int, seconds: float, limit: float) -> bool:
     }
     print(f"{'':27}{'points/s':>10}{'per CPU s':>11}{'carbon':>8}{'relay':>8}{'load':>8}{'other':>8}{'awake':>8}{'alone':>8}", flush=True)
     measured: dict[str, list[Slice]] = {name: [] for name in variants}
-    for _ in range(runs):
+    for _number in range(runs):
         for name, (number, port) in variants.items():
             with caches(number):
                 slices = measure(port, groups, seconds)
@@ -366,7 +366,7 @@ def restart() -> None:
 def restarts_after_bursts(series: Series, port: int, number: int, points: int) -> float:
     """Send points, restart carbon, and wait until each file is written. Return the mean number of points that waited."""
     waited = []
-    for _ in range(number):
+    for _number in range(number):
         connect(CACHE_PORTS["a"]).close()
         time.sleep(2)  # carbon has nothing to do, and sleeps
         deliver(port, series.lines(points))
@@ -390,7 +390,7 @@ def restarts_under_load(series: Series, port: int, number: int, rate: int) -> fl
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        for _ in range(number):
+        for _number in range(number):
             connect(CACHE_PORTS["a"]).close()
             time.sleep(2)
             waited.append(series.unstored())

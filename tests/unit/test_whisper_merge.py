@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 import whisper
@@ -261,17 +262,16 @@ def test_a_merge_that_ends_after_any_of_its_replaced_writes_is_completed_by_the_
         pass
 
     write, number = merge_module._write, 0
+
+    def write_some(left, *arguments):
+        if not left:
+            raise KilledError
+        left.pop()
+        write(*arguments)
+
     while True:
         path = on_disk(tmp_path / "m.wsp", File(tmp_path, method="sum", factor=0, points=mine, now=now))
-        left = [number]
-
-        def replaced(*arguments, left=left):
-            if not left[0]:
-                raise KilledError
-            left[0] -= 1
-            write(*arguments)
-
-        monkeypatch.setattr(merge_module, "_write", replaced)
+        monkeypatch.setattr(merge_module, "_write", partial(write_some, [None] * number))
         try:
             merge_into(opened(path), other.content)
             break

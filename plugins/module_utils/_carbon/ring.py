@@ -128,8 +128,7 @@ class Homes:
         source = iter(names)
         while portion := list(islice(source, _AT_ONCE)):
             answers = self._ask([name for name in portion if is_relayed(name)])
-            for name in portion:
-                yield next(answers) if is_relayed(name) else ()
+            yield from (next(answers, ()) if is_relayed(name) else () for name in portion)
 
     def _ask(self, names: list[str]) -> Iterator[tuple[str, ...]]:
         if len(self._ring.stores) == 1:

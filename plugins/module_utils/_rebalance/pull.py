@@ -224,11 +224,11 @@ class Pull:
             answers = in_parallel(min(processes, len(batch)), work, lambda _done: None)
         # The journal must not know more than the disk has.
         _sync(self._top)
-        rows: list[tuple[str, int, int, str]] = []
+        rows: list[tuple] = []
         for answer in answers:
             counts.update(answer["counts"])
             failed += answer["failed"]
-            rows += [(path, mtime_ns, size, file) for path, mtime_ns, size, file in answer["merged"]]
+            rows += map(tuple, answer["merged"])
         offered = {offer.path: offer for offer in batch}
         self._journal.record(peer.name, (row for row in rows if offered[row[0]].stray))
         exact = [row for row in rows if (offered[row[0]].mtime_ns, offered[row[0]].size) == row[1:3]]

@@ -15,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.state import RUN_DIRECTORY, RebalanceError
@@ -94,10 +94,10 @@ class Transfer:
         bound = [f"--address={self._link.own_address}"] if self._link.own_address else []
         command = [self._program, *options, *bound, "--timeout=300", "--contimeout=20", url, target]
         environment = {**os.environ, "RSYNC_PASSWORD": self._link.password, "LC_ALL": "C.UTF-8"}
-        identity = {} if run_as is None else {"user": run_as[0], "group": run_as[1], "extra_groups": []}
+        identity: dict[str, Any] = {} if run_as is None else {"user": run_as[0], "group": run_as[1], "extra_groups": []}
         for attempt in itertools.count(1):
             try:
-                done = subprocess.run(command, input=given, env=environment, cwd="/", capture_output=True, check=False, **identity)  # type: ignore[call-overload]
+                done = subprocess.run(command, input=given, env=environment, cwd="/", capture_output=True, check=False, **identity)
             except OSError as error:
                 raise RebalanceError(f"{self._program} cannot be started: {error.strerror}") from error
             if done.returncode in (0, *_PARTIAL):
