@@ -119,6 +119,10 @@ options:
     description: Where lists and the record of what was merged are.
     type: path
     default: /var/lib/graphite-rebalance
+  run_directory:
+    description: Where the module tells how far it is.
+    type: path
+    default: /run/graphite-rebalance
   relay:
     description: The program carbon-c-relay.
     type: path
@@ -232,7 +236,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.tag_n
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.interpreter import require_library
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.pull import Pull, remove_staging
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.scan import Names, Scan, Survey
-from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.state import Progress, RebalanceError, State
+from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.state import RUN_DIRECTORY, Progress, RebalanceError, State
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.strays import Strays
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.transfer import Link, Peer, Server, Transfer, stop_server
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.library import WHISPER_ERROR
@@ -266,7 +270,7 @@ class Rebalance:
         own = next((store["address"] for store in stores if store["name"] == self._store), "")
         self._link = Link(own, module.params["port"], module.params["password"] or "", module.params["bandwidth"])
         self._state = State(module.params["state_directory"])
-        self._progress = Progress(module.params["phase"])
+        self._progress = Progress(module.params["phase"], module.params["run_directory"])
         self._processes = module.params["processes"] or len(os.sched_getaffinity(0))
         self._directory = module.params["directory"]
         # A store that has had no point yet has no tree.
@@ -387,6 +391,7 @@ def main() -> None:
             "processes": {"type": "int", "default": 0},
             "serve_seconds": {"type": "int", "default": 604800},
             "state_directory": {"type": "path", "default": "/var/lib/graphite-rebalance"},
+            "run_directory": {"type": "path", "default": RUN_DIRECTORY},
             "relay": {"type": "path", "default": "/usr/bin/carbon-c-relay"},
         },
         required_if=[
