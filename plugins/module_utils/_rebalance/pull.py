@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import POINT_BYTES
-from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.remove import folder_of
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.state import (
     STAGING,
     Journal,
@@ -40,6 +39,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.para
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import (
     NAMED,
     LeaseError,
+    entry_of,
     locked,
     printable,
     read_all,
@@ -136,7 +136,7 @@ class Pull:
 
     def _live(self, path: str, pass_id: str) -> str | None:
         try:
-            with folder_of(self._top, path) as entry:
+            with entry_of(self._top, path) as entry:
                 descriptor = entry.open()
         except (OSError, LeaseError):
             return None
@@ -275,7 +275,7 @@ class _Merging:
         return {"counts": self._counts, "merged": self._merged, "failed": self._failed[:NAMED]}
 
     def _merge(self, offer: Offer) -> None:
-        with folder_of(self._staging, offer.path) as staged:
+        with entry_of(self._staging, offer.path) as staged:
             descriptor = staged.open()
             try:
                 status = os.fstat(descriptor)
@@ -285,7 +285,7 @@ class _Merging:
                     if made is not None:
                         self._made.append((made, status))
                         return
-                    with folder_of(self._top, offer.path) as live:
+                    with entry_of(self._top, offer.path) as live:
                         content = Content(read_all(descriptor), header)
                         self._counts["points"] += merge_into(live, content, None if offer.stray else self._until)
                         merged_into = live.open()
@@ -315,7 +315,7 @@ class _Merging:
     def _check(self, made: _Made, status: os.stat_result) -> None:
         """Record a new series if it still has its newest point, or a newer one in the place of it."""
         try:
-            with folder_of(self._top, made.path) as live:
+            with entry_of(self._top, made.path) as live:
                 descriptor = live.open()
                 try:
                     is_same = os.fstat(descriptor).st_ino == made.inode and os.fstat(descriptor).st_size == status.st_size

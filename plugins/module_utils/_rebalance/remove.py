@@ -14,7 +14,6 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.header import NotWhisperError, read_header
@@ -24,6 +23,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree
     Entry,
     LeaseError,
     LeaseTimeoutError,
+    entry_of,
     exists,
     lease,
     read_all,
@@ -48,28 +48,13 @@ class Stray(NamedTuple):
         return (status.st_mtime_ns, status.st_size) == (self.mtime_ns, self.size)
 
 
-@contextlib.contextmanager
-def folder_of(top: int, path: str) -> Iterator[Entry]:
-    """Give the name ``path`` of a tree with its directory open. Raises ``OSError``, also for a link on the way."""
-    *folders, name = path.split("/")
-    directory = os.dup(top)
-    try:
-        for folder in folders:
-            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            os.close(directory)
-            directory = below
-        yield Entry(directory, name, path)
-    finally:
-        os.close(directory)
-
-
 def remove(top: int, strays: list[Stray], use_leases: bool = True) -> Counter[str]:
     """Remove those of the strays that are still in their state; return how many are ``removed`` and how many have ``stayed``."""
     counts: Counter[str] = Counter()
     taken = []
     for stray in strays:
         try:
-            with folder_of(top, stray.path) as entry:
+            with entry_of(top, stray.path) as entry:
                 (taken.append(stray) if _take(entry, stray, use_leases) else counts.update(stayed=1))
         except FileNotFoundError:
             counts["vanished"] += 1
@@ -79,7 +64,7 @@ def remove(top: int, strays: list[Stray], use_leases: bool = True) -> Counter[st
         time.sleep(GRACE_SECONDS)
     for stray in taken:
         try:
-            with folder_of(top, stray.path) as entry:
+            with entry_of(top, stray.path) as entry:
                 counts["removed" if _finish(entry, stray, use_leases) else "stayed"] += 1
         except (OSError, LeaseError, NotWhisperError):
             counts["stayed"] += 1
@@ -93,7 +78,7 @@ def recover(top: int, path: str) -> None:
     """
     folder, name = os.path.split(path)
     plain = name[1 : -len(MOVING)]
-    with folder_of(top, path) as entry:
+    with entry_of(top, path) as entry:
         _give_back(Entry(entry.directory, plain, os.path.join(folder, plain)))
 
 

@@ -119,6 +119,13 @@ def open_tree(directory: str) -> int:
 
 def open_series(top: int, path: str) -> int:
     """Return a descriptor of the file ``path``, relative to the top of a tree. Raises as ``Entry.open``."""
+    with entry_of(top, path) as entry:
+        return entry.open()
+
+
+@contextlib.contextmanager
+def entry_of(top: int, path: str) -> Iterator[Entry]:
+    """Give the name ``path`` of a tree, with its directory open. Raises ``OSError``, also for a link on the way."""
     *folders, name = path.split("/")
     directory = os.dup(top)
     try:
@@ -126,7 +133,7 @@ def open_series(top: int, path: str) -> int:
             below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             os.close(directory)
             directory = below
-        return Entry(directory, name, path).open()
+        yield Entry(directory, name, path)
     finally:
         os.close(directory)
 
