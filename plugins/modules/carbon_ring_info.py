@@ -15,49 +15,13 @@ description:
   - A host that has recorded no ring is one that has all of its series alone.
 author:
   - metricstack maintainers (@metricstack)
+extends_documentation_fragment:
+  - metricstack.graphite.carbon_ring
 options:
   directory:
     description: Top of the tree of whisper files.
     type: path
     default: /var/lib/graphite/whisper
-  store:
-    description: Name of this store in the ring.
-    type: str
-    required: true
-  cluster:
-    description: The wanted ring.
-    type: dict
-    required: true
-    suboptions:
-      replicas:
-        description: On how many stores each series is.
-        type: int
-        required: true
-      stores:
-        description: The stores, in the order in which the relays have them.
-        type: list
-        elements: dict
-        required: true
-        suboptions:
-          name:
-            description: Name in the ring.
-            type: str
-            required: true
-          address:
-            description: Address at which other hosts reach it.
-            type: str
-            required: true
-          port:
-            description: Port to which the relays send its points.
-            type: int
-            required: true
-          leaving:
-            description: Whether it is out of the ring, to be emptied.
-            type: bool
-            default: false
-          host:
-            description: Name in the inventory.
-            type: str
   own_prefixes:
     description: What the names of the series begin with that each store writes about itself, past the ring. They are not counted.
     type: list
@@ -124,20 +88,39 @@ wanted:
 """
 
 import os
+from collections.abc import Iterator
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import Homes, Ring, RingError, Store, recorded_ring
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import (
+    RING_ARGUMENT_SPEC,
+    Homes,
+    Ring,
+    RingError,
+    Store,
+    recorded_ring,
+)
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.scan import Names, portions, series_paths
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import open_tree
 
 
-def count(top: int, before: Ring, after: Ring, own_prefixes: tuple[str, ...], relay: str) -> tuple[int, int]:
-    """Return the number of series in a tree, and of those that ``after`` gives other homes than ``before``. Raises ``RingError``."""
-    series = moving = 0
+def counted_names(top: int, own_prefixes: tuple[str, ...]) -> Iterator[list[str | None]]:
+    """Yield the names of the series that count, in portions; ``None`` for those of which the name is unknown."""
     names = Names()
+    for portion in portions(series_paths(top, lambda _directory: None)):
+        yield [name for name in map(names.of, portion) if name is None or not name.startswith(own_prefixes)]
+
+
+def count(top: int, before: Ring, after: Ring, own_prefixes: tuple[str, ...], relay: str) -> tuple[int, int]:
+    """Return the number of series in a tree, and of those that ``after`` gives other homes than ``before``. Raises ``RingError``.
+
+    Without the program ``relay``, it is unknown which series stay, so that all of them count.
+    """
+    if not os.path.exists(relay):
+        number = sum(map(len, counted_names(top, own_prefixes)))
+        return number, number
+    series = moving = 0
     with Homes(before, relay) as old, Homes(after, relay) as new:
-        for portion in portions(series_paths(top, lambda _directory: None)):
-            found = [name for name in map(names.of, portion) if name is None or not name.startswith(own_prefixes)]
+        for found in counted_names(top, own_prefixes):
             known = [name for name in found if name is not None]
             series += len(found)
             moving += len(found) - len(known)
@@ -157,25 +140,10 @@ def described(store: str, before: Ring | None, after: Ring, series: int, moving:
 
 
 def main() -> None:
-    store_spec = {
-        "name": {"type": "str", "required": True},
-        "address": {"type": "str", "required": True},
-        "port": {"type": "int", "required": True},
-        "leaving": {"type": "bool", "default": False},
-        "host": {"type": "str"},
-    }
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
-            "store": {"type": "str", "required": True},
-            "cluster": {
-                "type": "dict",
-                "required": True,
-                "options": {
-                    "replicas": {"type": "int", "required": True},
-                    "stores": {"type": "list", "elements": "dict", "required": True, "options": store_spec},
-                },
-            },
+            **RING_ARGUMENT_SPEC,
             "own_prefixes": {"type": "list", "elements": "str", "default": ["carbon.agents."]},
             "ring_file": {"type": "path", "default": "/etc/carbon/ring.json"},
             "relay": {"type": "path", "default": "/usr/bin/carbon-c-relay"},
@@ -191,13 +159,7 @@ def main() -> None:
         # Another address alone gives no series another home, unless two stores share a place of the ring.
         if before != wanted and os.path.isdir(parameters["directory"]):
             top = open_tree(parameters["directory"])
-            # Without the program, it is unknown which series stay, so that all of them count.
-            relay = parameters["relay"] if os.path.exists(parameters["relay"]) else ""
-            series, moving = (
-                count(top, before, wanted, tuple(parameters["own_prefixes"]), relay)
-                if relay
-                else _all(top, tuple(parameters["own_prefixes"]))
-            )
+            series, moving = count(top, before, wanted, tuple(parameters["own_prefixes"]), parameters["relay"])
     except (RingError, OSError) as error:
         module.fail_json(msg=f"{error}. Nothing was changed.")
     module.exit_json(
@@ -208,14 +170,6 @@ def main() -> None:
         recorded=recorded.as_data() if recorded else None,
         wanted=wanted.as_data(),
     )
-
-
-def _all(top: int, own_prefixes: tuple[str, ...]) -> tuple[int, int]:
-    names = Names()
-    number = sum(
-        1 for path in series_paths(top, lambda _directory: None) if (name := names.of(path)) is None or not name.startswith(own_prefixes)
-    )
-    return number, number
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ description:
   - A run that was interrupted at any moment loses nothing, and the next one goes on; what it finds at work, it ends first.
 author:
   - metricstack maintainers (@metricstack)
+extends_documentation_fragment:
+  - metricstack.graphite.carbon_ring
 options:
   phase:
     description:
@@ -37,44 +39,6 @@ options:
     description: Top of the tree of whisper files.
     type: path
     default: /var/lib/graphite/whisper
-  store:
-    description: Name of this store in the ring.
-    type: str
-    required: true
-  cluster:
-    description: The stores and their ring.
-    type: dict
-    required: true
-    suboptions: &ring
-      replicas:
-        description: On how many stores each series is.
-        type: int
-        required: true
-      stores:
-        description: The stores, in the order in which the relays have them.
-        type: list
-        elements: dict
-        required: true
-        suboptions:
-          name:
-            description: Name in the ring.
-            type: str
-            required: true
-          address:
-            description: Address at which other stores reach it.
-            type: str
-            required: true
-          port:
-            description: Port to which the relays send its points.
-            type: int
-            required: true
-          leaving:
-            description: Whether it is out of the ring, to be emptied.
-            type: bool
-            default: false
-          host:
-            description: Name in the inventory.
-            type: str
   pass_id:
     description: Name of the pass, the same on all stores; needed for V(scan), V(plan), V(pull) and V(remove).
     type: str
@@ -231,7 +195,7 @@ import traceback
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.formatters import bytes_to_human
-from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import Ring, RingError
+from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import RING_ARGUMENT_SPEC, Ring, RingError
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.tag_names import TagNames, TagNamesError
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.interpreter import require_library
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.pull import Pull, remove_staging
@@ -244,17 +208,6 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.para
 from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import TreeBusyError, locked, open_tree
 
 AGAIN = "Nothing is lost; run rebalance.yml again, and it goes on where this run has ended."
-STORE_SPEC = {
-    "name": {"type": "str", "required": True},
-    "address": {"type": "str", "required": True},
-    "port": {"type": "int", "required": True},
-    "leaving": {"type": "bool", "default": False},
-    "host": {"type": "str"},
-}
-CLUSTER_SPEC = {
-    "replicas": {"type": "int", "required": True},
-    "stores": {"type": "list", "elements": "dict", "required": True, "options": STORE_SPEC},
-}
 
 
 class Rebalance:
@@ -379,8 +332,7 @@ def main() -> None:
         argument_spec={
             "phase": {"type": "str", "choices": ["serve", "scan", "plan", "pull", "remove", "end"], "required": True},
             "directory": {"type": "path", "default": "/var/lib/graphite/whisper"},
-            "store": {"type": "str", "required": True},
-            "cluster": {"type": "dict", "required": True, "options": CLUSTER_SPEC},
+            **RING_ARGUMENT_SPEC,
             "pass_id": {"type": "str", "no_log": False},
             "until": {"type": "int"},
             "own_prefixes": {"type": "list", "elements": "str", "default": ["carbon.agents."]},

@@ -33,6 +33,30 @@ _NO_NAME = re.compile(r"[\x00-\x20\x7f]")
 _LONGEST_NAME = 8000
 _NAME, _TARGET = b"    * -> ", b"        "
 
+# As the documentation fragment carbon_ring describes them.
+RING_ARGUMENT_SPEC = {
+    "store": {"type": "str", "required": True},
+    "cluster": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "replicas": {"type": "int", "required": True},
+            "stores": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "address": {"type": "str", "required": True},
+                    "port": {"type": "int", "required": True},
+                    "leaving": {"type": "bool", "default": False},
+                    "host": {"type": "str"},
+                },
+            },
+        },
+    },
+}
+
 
 class RingError(Exception):
     """The relay does not say where series go; the message says why."""
