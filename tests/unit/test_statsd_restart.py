@@ -320,28 +320,30 @@ def mute(port):
 
 
 @contextmanager
+def ending_early(port, end):
+    """A carbon that ends the first two connections within their data."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(10)
+        yield
+        for _number in range(2):
+            with server.accept()[0] as stream:
+                stream.recv(50)
+                end(stream)
+
+
 def resetting(port):
     """A carbon that breaks each connection within its data."""
-    with socket.create_server(("127.0.0.1", port)) as server:
-        server.settimeout(10)
-        yield
-        for _number in range(2):
-            with server.accept()[0] as stream:
-                stream.recv(50)
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return ending_early(port, lambda stream: stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)))
 
 
-@contextmanager
 def hanging_up(port):
     """A carbon that stops: what the kernel has taken for it is lost, and the connection is closed in order."""
-    with socket.create_server(("127.0.0.1", port)) as server:
-        server.settimeout(10)
-        yield
-        for _number in range(2):
-            with server.accept()[0] as stream:
-                stream.recv(50)
-                time.sleep(0.1)
-                stream.shutdown(socket.SHUT_RDWR)
+
+    def end(stream):
+        time.sleep(0.1)
+        stream.shutdown(socket.SHUT_RDWR)
+
+    return ending_early(port, end)
 
 
 @pytest.mark.parametrize("carbon", [mute, resetting, hanging_up])
