@@ -279,11 +279,24 @@ class Inventory:
                 return own, "carbon_cache_line_receiver_address"
             if self.is_behind_relay(host) and not self.lists_instances(host):
                 return "127.0.0.1", "carbon_cache_line_receiver_address"
+        elif component is MEMCACHED:
+            return self._memcached_address(host), "memcached_address"
         # The relay is where carbon was.
         elif component.name != "carbon_relay" or self.is_set(host, "carbon_relay_address") or host not in self.hosts("carbon", host):
             variable = component.sockets[0].address
             return self.value(host, variable), variable
         return self.value(host, "carbon_cache_bind_address"), "carbon_cache_bind_address"
+
+    def _memcached_address(self, host: str) -> str:
+        """Return the address that memcached on a host listens on: loopback, or a private one that other hosts use for the host."""
+        own, public = self.own(host, "memcached_address"), self.public_address(host)
+        if own is not None:
+            return str(own)
+        return public if self.shares_memcached(host) and is_private(public) else str(self.value(host, "memcached_address"))
+
+    def shares_memcached(self, host: str) -> bool:
+        """Tell whether graphite-web on another host uses the memcached on a host."""
+        return any(front != host and self.keeps(front, "graphite_web") for front in self.hosts("graphite_web", host))
 
     def public_address(self, host: str) -> str:
         """Return the address at which other hosts reach a host."""
@@ -314,13 +327,14 @@ class HostView:
             },
             "statsd": self._statsd(self._inventory.nearest("statsd", self._host)),
             "statsd_alternatives": self._statsd_alternatives(),
+            "is_clustered": self._inventory.is_clustered(self._host),
             "cluster": self._cluster(),
             "relay": self._relay(),
             "store_relay": self._store_relay(),
             "carbon": self._carbon(self._known_processors),
             "memcached": {
                 "state": "present" if self._keeps("memcached") else "absent",
-                "address": self._memcached_address(self._host),
+                "address": self._inventory.listens_on(self._host, MEMCACHED)[0],
             },
             "web": self._web(),
             "graphite_web": self._graphite_web(self._host),
@@ -541,6 +555,7 @@ class HostView:
             "host": host,
             "address": self._reach(host, bind),
             "local_address": connect_address(bind),
+            "is_behind_relay": self._inventory.is_behind_relay(host),
             "line_receiver_address": line_receiver_address,
             "local_line_receiver_address": connect_address(line_receiver_address),
             "instances": instances,
@@ -704,21 +719,9 @@ class HostView:
         ]
 
     def _memcached_reach(self, host: str) -> str:
-        bind = self._memcached_address(host)
+        bind = self._inventory.listens_on(host, MEMCACHED)[0]
         is_wildcard = connect_address(bind) != bind
-        return self._inventory.public_address(host) if is_wildcard and self._is_shared(host) else connect_address(bind)
-
-    def _memcached_address(self, host: str) -> str:
-        """Return the address that memcached on ``host`` listens on: loopback, or a private one that other hosts use for the host."""
-        own, public = self._inventory.own(host, "memcached_address"), self._inventory.public_address(host)
-        if own is not None:
-            return str(own)
-        return public if self._is_shared(host) and is_private(public) else str(self._value(host, "memcached_address"))
-
-    def _is_shared(self, host: str) -> bool:
-        """Tell whether graphite-web on another host uses the memcached on ``host``."""
-        fronts = self._inventory.hosts("graphite_web", host)
-        return any(front != host and self._inventory.keeps(front, "graphite_web") for front in fronts)
+        return self._inventory.public_address(host) if is_wildcard and self._inventory.shares_memcached(host) else connect_address(bind)
 
     def _finest_step(self) -> int:
         """Return the seconds between two points of the series with most of them, by the storage rules of every carbon."""
@@ -771,11 +774,9 @@ class HostView:
     def _listeners(self) -> list[Callable[[], list[dict]]]:
         """Return one function for each source of sockets."""
         found: list[Callable[[], list[dict]]] = []
-        for component in CHAIN:
+        for component in (*CHAIN, MEMCACHED):
             if component.name in self.components:
                 found += [partial(self._component_listens, component, socket) for socket in component.sockets]
-        if "memcached" in self.components:
-            found += [self._memcached_listens]
         if "statsd" in self.components:
             found += [self._servers_listen]
         if "carbon" in self.components:
@@ -798,12 +799,6 @@ class HostView:
             return []
         store = self._inventory.store(self._host)
         return [_listener("store_relay", "carbon_store_port", "tcp", store["address"], store["port"])]
-
-    def _memcached_listens(self) -> list[dict]:
-        if not self._keeps("memcached"):
-            return []
-        address, port = self._memcached_address(self._host), self._value(self._host, "memcached_port")
-        return [_listener("memcached", "memcached_port", "tcp", address, port)]
 
     def _servers_listen(self) -> list[dict]:
         if not self._keeps("statsd"):
@@ -855,11 +850,10 @@ class HostView:
         """Return a message if what ``component`` on this host sends would not arrive, or not in time."""
         if component is CHAIN[-1] or component.name not in self.components or not self._keeps(component.roles[0]):
             return []
-        # Such a relay sends where its clusters say.
-        if component.name == "carbon_relay" and self._own("carbon_relay_clusters") is not None:
-            return []
-        # What is wrong with a store is told there.
-        if component.name == "carbon_relay" and self._inventory.is_clustered(self._host):
+        # A relay with clusters of its own sends where these say, and what is wrong with a store is told there.
+        if component.name == "carbon_relay" and (
+            self._own("carbon_relay_clusters") is not None or self._inventory.is_clustered(self._host)
+        ):
             return []
         found = self._arrival_problems(component, self._own(component.target[0]) if component.target else None)
         return found + (self._interval_problems() if component.name == "go_runtime_metrics" else [])
@@ -986,19 +980,21 @@ class HostView:
             for component in COMPONENTS
             for host in self._inventory.hosts(component, self._host)
         }
-        if len(set(everywhere.values())) > 1:
-            listed = " and ".join(f"{value} on {host}" for host, value in _first_keys(everywhere).items())
+        first_hosts: dict[str, str] = {}
+        for host, value in everywhere.items():
+            first_hosts.setdefault(value, host)
+        if len(first_hosts) > 1:
+            listed = " and ".join(f"{value} on {host}" for value, host in first_hosts.items())
             return [f"carbon_replicas is {listed}. Set carbon_replicas once, in group_vars of the group all."]
         stores = [self._inventory.store(host) for host in self._inventory.stores(self._host)]
         ring = [store for store in stores if not store["leaving"]]
         if int(own) > max(1, len(ring)):
             return [f"carbon_replicas is {own}, but the ring has {len(ring)} stores: {', '.join(store['name'] for store in ring)}."]
-        return self._store_problems(stores, ring) if len(stores) > 1 else []
+        return self._store_problems(stores, ring) if self._inventory.is_store(self._host) else []
 
     def _store_problems(self, stores: list[dict], ring: list[dict]) -> list[str]:
-        own = next(store for store in stores if store["host"] == self._host) if self._inventory.is_store(self._host) else None
-        if own is None:
-            return []
+        """Return what is wrong with this store, one of ``stores``, of which those in ``ring`` get points."""
+        own = next(store for store in stores if store["host"] == self._host)
         problems = [
             problem
             for name in ("carbon_store_port", "carbon_store_web_port")
@@ -1093,11 +1089,6 @@ def _several_stores(hosts: list[str]) -> str:
         f"The group carbon has {len(hosts)} hosts: {', '.join(hosts)}. Set carbon_replicas in group_vars of the group all: 2 keeps each"
         " series on two of them, 1 on one, and with 0 they know nothing of each other."
     )
-
-
-def _first_keys(values: Mapping[str, str]) -> dict[str, str]:
-    """Return one entry for each value."""
-    return {key: value for value, key in {value: key for key, value in reversed(list(values.items()))}.items()}
 
 
 def _listener(component: str, variable: str, protocol: str, address: Any, port: Any) -> dict:
