@@ -21,7 +21,9 @@ from pathlib import Path
 import pytest
 import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import Homes, Ring
+from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.remove import Stray, remove
 from ansible_collections.metricstack.graphite.plugins.module_utils._rebalance.transfer import Link, Peer, Server
+from ansible_collections.metricstack.graphite.plugins.module_utils._whisper.tree import open_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "secret-of-the-test"
@@ -358,6 +360,21 @@ def test_lists_that_name_a_file_elsewhere_are_refused(cluster):
         evil.write_text(json.dumps([path, 1, 1, 1, False, True, ""]) + "\n")
         result = cluster._run_module("whisper_rebalance", **cluster.arguments("a", "plan"))
         assert "names a file that is no whisper file" in result["msg"]
+
+
+def test_what_is_behind_a_link_is_not_removed(tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "x.wsp"
+    write(elsewhere, [(int(time.time()) - 60, 1.0)])
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "link").symlink_to(elsewhere.parent)
+    status = elsewhere.stat()
+    top = open_tree(str(tmp_path / "top"))
+    try:
+        counts = remove(top, [Stray("link/x.wsp", status.st_mtime_ns, status.st_size)])
+    finally:
+        os.close(top)
+    assert counts == {"stayed": 1}
+    assert elsewhere.exists()
 
 
 def test_series_with_tags_go_by_the_names_that_graphite_web_knows(cluster):
