@@ -185,5 +185,6 @@ def test_an_unknown_tag(refused):
 
 def test_a_host_that_cannot_be_reached_beside_one_that_can(refused, with_inventory):
     groups = {"carbon": ["HOST", "gone"], "statsd": ["HOST"], "graphite_web": ["HOST"]}
-    output = refused({}, *with_inventory(groups, ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9))
+    ssh = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    output = refused({"carbon_replicas": 0}, *with_inventory(groups, **ssh))
     assert re.search(r"gone : ok=\d+ changed=0 unreachable=1", output)
