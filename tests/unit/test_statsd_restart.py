@@ -524,6 +524,19 @@ def test_whatever_a_state_has_wrong_it_is_not_read(statsd_release, state):
     assert json.loads(read) == ["good"]
 
 
+def test_a_stop_right_after_the_first_start_does_not_postpone_the_flush(statsd, receiver, flushing, state):
+    """The time of the flush is rounded up, and may then be more than an interval away."""
+    time.sleep((0.55 - time.time()) % 1)
+    flushed = int(time.time()) + 1 + NEVER // 1000
+    state.write_text(json.dumps({**json.loads(GOOD_STATE), "timestamp": flushed, "unsent": {}}))
+    one = statsd(**flushing(flushInterval=NEVER, deleteIdleStats=True))
+    one.send("m:1|c")
+    assert one.counts("m", 1), one.log.read_text()
+    assert one.stop() == 0
+    assert receiver.values("stats.counters.m.count") == [2]
+    assert times(receiver, "stats.counters.m.count") == [flushed]
+
+
 def make_zeros(path):
     os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
 

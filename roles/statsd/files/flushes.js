@@ -23,6 +23,8 @@ const FLUSH = 'flushMetrics';
 // Intervals by which the time of a flush may be ahead of the clock: each restart for which an interval is left out makes it one more.
 // Beyond, the clock has been set back.
 const MOST_AHEAD = 6;
+// In milliseconds, what the time of a flush, in whole seconds, may be ahead of the time at which the flush was due.
+const ROUNDING = 500;
 
 function addAll(object, values, add) {
   for (const [name, value] of values) {
@@ -57,7 +59,7 @@ class Flushes {
       const flushed = this.last.timestamp * 1000;
       const left = flushed - Date.now();
       const isContinued = this.last.interval === interval;
-      this.takesUp = isContinued && laterValuesReplace && left > 0 && left <= interval;
+      this.takesUp = isContinued && laterValuesReplace && left > 0 && left <= interval + ROUNDING;
       this.anchor = isContinued ? flushed : undefined;
       this.latest = this.takesUp ? flushed - interval : flushed;
     }
