@@ -697,6 +697,8 @@ class HostView:
         return {
             "carbon_host": carbon["host"],
             "is_front": is_front,
+            # Where the host itself asks it.
+            "own_url": self._local_url(host) if is_front or not store else f"http://{_in_url(store['address'])}:{store['web_port']}",
             "carbonlink_hosts": carbonlink_hosts(instances, carbon["address"]) if linked is None else linked,
             "carbonlink_hashing_type": hashing_type or ("fnv1a_ch" if is_relayed else "carbon_ch"),
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,

@@ -700,6 +700,7 @@ def test_fronts_ask_the_stores_on_a_site_of_their_own():
     assert alone["cluster_servers"] == ["10.0.0.1:8081", "10.0.0.2:8081", "10.0.0.3:8081"]
     assert (alone["carbonlink_hosts"], alone["store_address"], alone["is_front"]) == ([], "", True)
     assert (store["cluster_servers"], store["store_address"], store["is_front"]) == ([], "10.0.0.2", False)
+    assert [web["own_url"] for web in (own, alone, store)] == ["http://127.0.0.1:80", "http://127.0.0.1:80", "http://10.0.0.2:8081"]
     assert "graphite_web" in topology("c2", CLUSTER, **cluster())["components"]
     sockets = {(socket["variable"], socket["port"]) for socket in topology("c2", CLUSTER, **cluster())["listens"]}
     assert {("carbon_store_port", 2013), ("carbon_store_web_port", 8081)} < sockets
