@@ -8,9 +8,10 @@ carbon_load.py restarts [NUMBER]
 store: points that are stored per second by one cache, by one behind the relay, and by two behind the relay, one after the other and RUNS
 times (default: 3). Each point goes to a series that has no other point waiting, so that it is one update of one whisper file. SERIES
 points wait at any time, so that no cache ever runs out of points: the generator, this process, sends the next points of a group of series
-when the last ones are in their files. It sends lines that it has built before, and looks at each file once for each point. After WARM_UP
+when the last ones are in their files. The relay gives all series of a group to the same cache; otherwise one cache would wait for the
+other. The generator sends lines that it has built before, and looks at each file once for each point. After WARM_UP
 seconds, the points are counted whose files are written within SECONDS (default: 10). In the end, every point must be in its file. The host
-needs carbon_cache_instances: 2, MAX_UPDATES_PER_SECOND: inf, and 12 GB for the files. Columns:
+needs carbon_cache_instances: 2, MAX_UPDATES_PER_SECOND: inf, the rule of script/bench for these series, and 4 GB for the files. Columns:
 
     points/s   points stored per second
     per CPU s  points stored per second of processor time of the caches and the relay, by the cgroups of their units
@@ -56,9 +57,11 @@ CACHE_PORTS = {"a": 2103, "b": 2203}
 CGROUPS = Path("/sys/fs/cgroup")
 TICKS = os.sysconf("SC_CLK_TCK")
 PROCESSORS = os.cpu_count() or 1
-# Of the rule for stats in the defaults of the role: seconds between points, and for which they are kept.
+# Of the rule for these series in script/bench, and of that for stats in the defaults of the role: seconds between points, and for which
+# they are kept.
 STEP, KEPT = 10, 6 * 3600
-GROUPS, GROUP = 50, 500
+# The relay hands lines on up to 0.4 s late, and a cache whose last point is written sleeps for a second: fewer series would let it.
+GROUPS, GROUP = 120, 500
 SERIES = GROUPS * GROUP
 WARM_UP = 3
 SLICE = 0.5
@@ -101,10 +104,9 @@ def connect(port: int) -> socket.socket:
 class Group:
     """Series that get their points at the same time."""
 
-    def __init__(self, number: int) -> None:
-        name = f"stats.counters.bench.g{number}"
-        self._lines = "".join(f"{name}.s{one} 1 TTTTTTTTTT\n" for one in range(GROUP)).encode()
-        self.paths = [f"{WHISPER}/{name.replace('.', '/')}/s{one}.wsp" for one in range(GROUP)]
+    def __init__(self, names: list[str]) -> None:
+        self._lines = "".join(f"{name} 1 TTTTTTTTTT\n" for name in names).encode()
+        self.paths = [f"{WHISPER}/{name.replace('.', '/')}.wsp" for name in names]
         self._written = [written(path) for path in self.paths]
         self._stored = GROUP
         self.when = 0
@@ -278,9 +280,24 @@ def caches(number: int) -> Iterator[None]:
             connect(CACHE_PORTS["b"]).close()
 
 
+def groups_of_caches() -> list[Group]:
+    """Return as many groups for each cache, with the series that the relay sends to that cache."""
+    names = [f"stats.counters.bench.g{number % GROUPS}.s{number}" for number in range(SERIES * 5 // 4)]
+    command = ["/usr/bin/carbon-c-relay", "-t", "-f", str(RELAY_CONFIG)]
+    said = subprocess.run(command, input="\n".join([*names, ""]), check=True, capture_output=True, text=True).stdout
+    # The answer for a name begins with the name, and has a line for its member.
+    homes = dict(re.findall(r"(?m)^ +\* -> (\S+)\n(?: .*\n)*? {8}\S*:(\d+)$", said))
+    share = SERIES // len(CACHE_PORTS)
+    groups = []
+    for port in CACHE_PORTS.values():
+        own = [name for name in names if homes[name] == str(port)][:share]
+        groups += [Group(own[begin : begin + GROUP]) for begin in range(0, share, GROUP)]
+    return groups
+
+
 def store(runs: int, seconds: float, limit: float) -> bool:
     """Print what is stored. Return whether two caches store enough."""
-    groups = [Group(number) for number in range(GROUPS)]
+    groups = groups_of_caches()
     begin = int(time.time()) // STEP * STEP - KEPT * 5 // 6
     with Stream(RELAY_PORT, groups, begin) as stream:
         stream.finish()
