@@ -23,7 +23,7 @@ const FLUSH = 'flushMetrics';
 // Intervals by which the time of a flush may be ahead of the clock: each restart for which an interval is left out makes it one more.
 // Beyond, the clock has been set back.
 const MOST_AHEAD = 6;
-// In milliseconds, what the time of a flush, in whole seconds, may be ahead of the time at which the flush was due.
+// Milliseconds by which rounding to whole seconds can put the time of a flush after the time at which the flush was due.
 const ROUNDING = 500;
 
 function addAll(object, values, add) {
