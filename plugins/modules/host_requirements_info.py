@@ -247,6 +247,13 @@ options:
             description: Difference that is no problem, in seconds.
             type: int
             required: true
+      ip_firewall:
+        description:
+          - Variable of the component that needs systemd to filter the addresses of a service. If systemd cannot do that on the host,
+            this is a problem. None if empty.
+        type: str
+        default: ""
+        version_added: 2.1.0
       apache:
         description:
           - Sites that Apache is to serve. Apache's enabled configuration is read in the layout of Debian and Ubuntu, and compared with
@@ -562,6 +569,7 @@ COMPONENT = {
         "type": "dict",
         "options": {"reference_time": {"type": "float", "required": True}, "tolerance": {"type": "int", "required": True}},
     },
+    "ip_firewall": {"type": "str", "default": ""},
     "apache": {
         "type": "dict",
         "options": {

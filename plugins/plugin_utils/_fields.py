@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
+from collections.abc import Iterable, Iterator
 
 # No service with PrivateTmp, as Apache's and this collection's are, sees /tmp and /var/tmp.
 _OF_THE_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr")
@@ -52,6 +53,24 @@ def address_problem(name: str, value: object) -> str | None:
     except ValueError:
         return f"{name} is '{value}'; give an IP address of the host, such as 127.0.0.1, or 0.0.0.0 for all."
     return None
+
+
+def network_problems(name: str, values: Iterable[object]) -> Iterator[str]:
+    """Yield one message for each value of a list that is neither an address nor a network."""
+    for value in values:
+        try:
+            ipaddress.ip_network(str(value))
+        except ValueError as error:
+            yield f"{name} has '{value}' ({error}); give an address or a network, such as 192.0.2.7 or 192.0.2.0/24."
+
+
+def is_outside(address: str, networks: Iterable[object]) -> bool:
+    """Return whether an address is in none of the networks; a name may be in any."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not any(found in ipaddress.ip_network(str(network)) for network in networks)
 
 
 def host_name_problem(name: str, value: object) -> str | None:

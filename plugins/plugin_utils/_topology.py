@@ -22,7 +22,9 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     connect_address,
     count_problem,
     is_loopback,
+    is_outside,
     is_private,
+    network_problems,
     port_problem,
 )
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
@@ -243,6 +245,7 @@ class Inventory:
             "address": str(self.own(host, "carbon_store_address") or self.own(host, "ansible_host") or host),
             "port": self.own(host, "carbon_store_port") or STORE_PORT,
             "web_port": self.own(host, "carbon_store_web_port") or STORE_WEB_PORT,
+            "allowed_networks": self.own(host, "carbon_store_allowed_networks") or [],
             "leaving": boolean(self.own(host, "carbon_store_leaving") or False, strict=False),
         }
 
@@ -496,6 +499,7 @@ class HostView:
             "state": "present" if is_store else "absent",
             "address": store["address"],
             "port": store["port"],
+            "allowed_senders": store["allowed_networks"],
             "clusters": [self._caches(self._host)] if is_store else [],
             # Apart from those of the relays, because these points never leave the store.
             "statistics_prefix": f"{prefix}.store_relays.\\.1",
@@ -586,6 +590,17 @@ class HostView:
         if not HostView(self._inventory, host)._tags_enabled():
             return ""
         return self._local_url(web) if web == host else self._public_url(web)
+
+    def _tag_guests(self, web: str) -> list[dict]:
+        """Return the carbons that tell graphite-web on ``web`` of new series, as elements of ``graphite_web_access_without_login``."""
+        guests = []
+        for carbon in self._inventory.hosts("carbon", web):
+            if not (self._inventory.keeps(carbon, "carbon_cache") and self._tags_url(carbon)):
+                continue
+            if self._inventory.nearest("graphite_web", carbon) == web:
+                networks = ["127.0.0.0/8", "::1"] if carbon == web else [self._inventory.public_address(carbon)]
+                guests.append({"name": f"carbon on {carbon}", "networks": networks, "areas": ["tags"]})
+        return guests
 
     def _takes_tags(self) -> bool:
         own = self._own("statsd_tags_enabled")
@@ -705,6 +720,8 @@ class HostView:
             "cluster_servers": [f"{_in_url(other['address'])}:{other['web_port']}" for other in others],
             "store_address": store["address"] if store else "",
             "store_port": store["web_port"] if store else STORE_WEB_PORT,
+            "store_allowed_networks": store["allowed_networks"] if store else [],
+            "guests": self._tag_guests(host) if is_front else [],
             "memcached_hosts": shared if memcached is None else memcached,
             "cache_duration": self._finest_step() if duration is None else duration,
         }
@@ -870,7 +887,16 @@ class HostView:
                 f"{component.name} on {self._host} sends to {name} on {host}, where {state} is absent. Take {host} out of the group {name},"
                 f" or set {state} of {host} to present."
             ]
-        if host == self._host or not is_loopback(target["address"]) or own_address is not None:
+        if host == self._host:
+            return []
+        allowed = (self._inventory.own(host, f"{receiver.roles[0]}_allowed_senders") if name in ("statsd", "carbon_relay") else None) or []
+        address = self._inventory.public_address(self._host)
+        if allowed and not any(network_problems("", allowed)) and is_outside(address, allowed):
+            return [
+                f"{component.name} on {self._host} sends to {name} on {host}, but {receiver.roles[0]}_allowed_senders of {host} has no"
+                f" network with {address}. Add one."
+            ]
+        if not is_loopback(target["address"]) or own_address is not None:
             return []
         bind = self._inventory.listens_on(host, receiver)[1]
         return [
@@ -994,6 +1020,10 @@ class HostView:
             return [f"carbon_replicas is {own}, but the ring has {len(ring)} stores: {', '.join(store['name'] for store in ring)}."]
         return self._store_problems(stores, ring) if self._inventory.is_store(self._host) else []
 
+    def _partner_address(self, host: str) -> str:
+        store = self._inventory.store(host)
+        return store["address"] if self._inventory.is_store(host) else self._inventory.public_address(host)
+
     def _store_problems(self, stores: list[dict], ring: list[dict]) -> list[str]:
         """Return what is wrong with this store, one of ``stores``, of which those in ``ring`` get points."""
         own = next(store for store in stores if store["host"] == self._host)
@@ -1002,6 +1032,17 @@ class HostView:
             for name in ("carbon_store_port", "carbon_store_web_port")
             if self._own(name) is not None and (problem := port_problem(name, self._own(name)))
         ]
+        networks = own["allowed_networks"]
+        problems += network_problems(f"carbon_store_allowed_networks of {self._host}", networks)
+        partners = dict.fromkeys(
+            other for name in ("carbon_relay", "carbon", "graphite_web") for other in self._inventory.hosts(name, self._host)
+        )
+        if networks and not problems:
+            problems += [
+                f"carbon_store_allowed_networks of {self._host} has no network with {address}, the address of {other}. Add one."
+                for other in partners
+                if other != self._host and is_outside(address := self._partner_address(other), networks)
+            ]
         # A service listens on an address and not on a name.
         if address_problem("", own["address"]) or connect_address(own["address"]) != own["address"] or is_loopback(own["address"]):
             problems.append(

@@ -842,3 +842,36 @@ def test_answers_are_given_again_for_the_finest_step(schemas, seconds):
     several = {"carbon": ["c1", "c2"], "graphite_web": ["c1"]}
     assert topology("c1", several, c2={"carbon_cache_storage_schemas": rules})["web"]["cache_duration"] == min(seconds, 10)
     assert topology("one", {"all": ["one"]}, one={"graphite_web_cache_duration": 5})["web"]["cache_duration"] == 5
+
+
+def test_carbon_may_tell_graphite_web_of_series_with_tags():
+    groups = {"carbon": ["c1", "c2"], "graphite_web": ["c1"], "statsd": ["c1", "c2"]}
+    variables = {"c1": {"carbon_replicas": 0, "graphite_web_tags_enabled": True}, "c2": {"carbon_replicas": 0, "ansible_host": "10.0.0.2"}}
+    guests = topology("c1", groups, **variables)["graphite_web"]["guests"]
+    assert {guest["name"]: guest["networks"] for guest in guests} == {"carbon on c1": ["127.0.0.0/8", "::1"], "carbon on c2": ["10.0.0.2"]}
+    assert {tuple(guest["areas"]) for guest in guests} == {("tags",)}
+    variables["c1"]["graphite_web_tags_enabled"] = False
+    assert topology("c1", groups, **variables)["graphite_web"]["guests"] == []
+
+
+def test_a_sender_of_the_stack_is_among_the_allowed():
+    groups = {"carbon": ["c1"], "carbon_relay": ["c1"], "graphite_web": ["c1"], "statsd": ["s1"]}
+    variables = {"c1": {"carbon_cache_bind_address": "10.0.0.5", "carbon_relay_allowed_senders": ["10.0.1.0/24"]}}
+    (problem,) = problems("s1", groups, **variables, s1={"ansible_host": "10.0.0.6"})
+    assert problem == (
+        "statsd on s1 sends to carbon_relay on c1, but carbon_relay_allowed_senders of c1 has no network with 10.0.0.6. Add one."
+    )
+    assert problems("s1", groups, **variables, s1={"ansible_host": "10.0.1.6"}) == []
+
+
+def test_a_store_lets_all_of_its_partners_in():
+    networks = {"carbon_store_allowed_networks": ["10.0.0.0/24"]}
+    variables = cluster(c2=networks)
+    store = topology("c2", CLUSTER, **variables)
+    assert store["store_relay"]["allowed_senders"] == store["graphite_web"]["store_allowed_networks"] == ["10.0.0.0/24"]
+    assert problems("c2", CLUSTER, **variables) == []
+    outside = cluster(c2=networks, w1={"ansible_host": "10.0.7.9"})
+    (problem,) = problems("c2", CLUSTER, **outside)
+    assert problem == "carbon_store_allowed_networks of c2 has no network with 10.0.7.9, the address of w1. Add one."
+    (problem,) = problems("c2", CLUSTER, **cluster(c2={"carbon_store_allowed_networks": ["10.0.0.1/24"]}))
+    assert "has host bits set" in problem

@@ -23,6 +23,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
     manual_processes,
     time_zones,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.ip_firewall import ip_firewall_problems
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, address_problem, port_holders, read_sockets
 
@@ -82,6 +83,7 @@ class Examination:
                     self.problems += directories.link_problems(entry["variable"], entry["path"], entry["writable"])
             self.problems += _capacity_problems(component["whisper_capacity"])
             self.problems += _clock_problems(component["clock"], self._began) + component["problems"]
+            self.problems += ip_firewall_problems(component["ip_firewall"])
             self.problems += [entry["problem"] for entry in component["conditional_problems"] if _counts(entry)]
         self.problems = list(dict.fromkeys(self.problems))
 

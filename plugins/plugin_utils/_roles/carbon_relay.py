@@ -18,6 +18,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     connect_address,
     count_problem,
     is_loopback,
+    network_problems,
     port_problem,
 )
 
@@ -53,6 +54,7 @@ def carbon_relay_problems(variables: dict) -> list[str]:
         *filter(
             None, [address_problem("carbon_relay_address", variables["address"]), port_problem("carbon_relay_port", variables["port"])]
         ),
+        *_sender_problems(variables.get("allowed_senders") or [], variables["clusters"]),
         *_cluster_problems(variables["clusters"], str(variables["address"]), str(variables["port"])),
         *_rewrite_problems(variables["rewrites"]),
         *_aggregation_problems(variables["aggregations"], names),
@@ -68,6 +70,17 @@ def _name_problems(name: str) -> Iterator[str]:
             f"carbon_relay_name is '{name}'; use letters, digits, '_' and '-' only, and not carbon-c-relay, which is the service of the"
             " package."
         )
+
+
+def _sender_problems(senders: list, clusters: list[dict]) -> Iterator[str]:
+    yield from network_problems("carbon_relay_allowed_senders", senders)
+    for cluster in clusters if senders else []:
+        for member in cluster.get("members") or []:
+            if member.get("address") and any(network_problems("", [member["address"]])) and not is_loopback(str(member["address"])):
+                yield (
+                    f"carbon_relay_clusters: '{cluster['name']}' has a member with the address '{member['address']}'. With"
+                    " carbon_relay_allowed_senders, the relay reaches IP addresses only; give one."
+                )
 
 
 def _number_problems(variables: dict) -> Iterator[str]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import overlap
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, network_problems, port_problem
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import Names
 
 # The variables own these; a second source would contradict them in silence.
@@ -38,6 +38,7 @@ def statsd_problems(variables: dict) -> list[str]:
         return []
     problems = [port_problem(f"statsd_{name}", variables[name]) for name in ("port", "management_port", "graphite_port")]
     problems += [address_problem(f"statsd_{name}", variables[name]) for name in ("address", "management_address")]
+    problems += network_problems("statsd_allowed_senders", variables.get("allowed_senders") or [])
     if not re.match(r"[1-9]\d*000\Z", str(variables["flush_interval"])):
         problems.append(
             f"statsd_flush_interval is {variables['flush_interval']}; it is in milliseconds, and carbon keeps points by the"

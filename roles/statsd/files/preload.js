@@ -10,6 +10,7 @@
 //
 //   STATSD_RECEIVE_BUFFER_BYTES   receive buffer of the UDP sockets in bytes; 0, the default, leaves the kernel's
 //   STATSD_GAUGE_LIFETIME         seconds for which the value of an idle gauge is the base of deltas; 0 is the default
+//   STATSD_ALLOWED_SENDERS        networks as ADDRESS/PREFIX, separated by white space, from which metrics are taken; by default, all
 //   STATSD_TAGS                   1 if carbon and graphite-web know tags; otherwise lines with tags are refused
 //   STATE_DIRECTORY               where a StatsD that ends leaves to the next what it holds, as systemd sets it; by default, nowhere
 //   NOTIFY_SOCKET, LISTEN_FDNAMES by which systemd keeps sockets, as it sets them; by default, none are kept
@@ -26,10 +27,12 @@ const { FLUSH, Flushes } = require('./flushes');
 const { IdleGauges } = require('./idle_gauges');
 const { KeptSockets } = require('./kept_sockets');
 const { canonicalText } = require('./metric_lines');
+const { Senders } = require('./senders');
 const { within } = require('./within');
 
 const RECEIVE_BUFFER_BYTES = Number(process.env.STATSD_RECEIVE_BUFFER_BYTES || 0);
 const GAUGE_LIFETIME = Number(process.env.STATSD_GAUGE_LIFETIME || 0) * 1000;
+const ALLOWED_SENDERS = (process.env.STATSD_ALLOWED_SENDERS || '').split(/\s+/).filter(Boolean);
 const TAGS_ENABLED = process.env.STATSD_TAGS === '1';
 // StatsD counts it as a bad line, whatever has been refused.
 const BAD_LINE = 'refused:|refused';
@@ -74,6 +77,7 @@ const flushes = new Flushes();
 const queues = new CarbonQueues();
 const keptSockets = new KeptSockets();
 const arrivals = new Arrivals(keptSockets);
+const senders = new Senders(ALLOWED_SENDERS);
 
 // What the guard needs to know of StatsD's configuration, with StatsD's own defaults.
 const settings = { config: {}, ownCounters: [], ownNames: {} };
@@ -116,9 +120,20 @@ let packetsAreRepeated = false;
 // What is to be done before the process exits: functions with a callback.
 const endings = [];
 
+function isAllowed(address) {
+  const allowed = senders.allow(address);
+  if (!allowed) {
+    logOnce('Not taken, for it is from no allowed sender', String(address));
+  }
+  return allowed;
+}
+
 function guarded(handlePacket) {
   return (packet, sender) => {
     arrivals.number += 1;
+    if (!isAllowed(sender.address)) {
+      return;
+    }
     const text = packet.toString();
     const canonical = canonicalText(text, refusal, lineOptions);
     if (!packetsAreRepeated) {
@@ -197,7 +212,13 @@ function guardedServer(server) {
           arrivals.servers.push(this.server);
         }
         if (this.server instanceof net.Server) {
-          this.server.on('connection', (stream) => guardStream(stream, handlePacket));
+          this.server.on('connection', (stream) => {
+            if (isAllowed(stream.remoteAddress)) {
+              guardStream(stream, handlePacket);
+            } else {
+              stream.on('error', () => {}).destroy();
+            }
+          });
         } else if (this.server instanceof dgram.Socket && RECEIVE_BUFFER_BYTES > 0) {
           this.server.once('listening', () => askForReceiveBuffer(this.server));
         }
