@@ -23,6 +23,14 @@ options:
     description:
       - Name of the site to ask for, if O(url) has an address; sent as the Host header of the request. By default, the name in O(url).
     type: str
+  secret_key_file:
+    description:
+      - File on the host with graphite-web's secret key, as the role P(metricstack.graphite.graphite_web#role) writes it. With it,
+        the module shows that it runs on the host of graphite-web, which then asks for no login.
+      - Without effect if O(url_username) is given, if O(url) has another host, or if the module cannot read the file.
+    type: path
+    default: /etc/graphite/secret_key
+    version_added: 2.1.0
   url_username:
     description:
       - User name for HTTP basic authentication.

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
-"""Graphite-web's settings as Python. Each filter is documented beside this file."""
+"""Graphite-web's settings. Each filter is documented beside this file."""
 
 from __future__ import annotations
 
+import hashlib
 from math import isfinite
 from pprint import pformat
 
@@ -33,6 +34,17 @@ def _plain(value: object) -> object:
     raise AnsibleFilterError(f"python_literal cannot write a {type(value).__name__}")
 
 
+def graphite_web_guests(guests: list[dict]) -> list[dict]:
+    return [
+        {
+            "networks": [str(network) for network in guest.get("networks") or []],
+            "token_sha256": hashlib.sha256(str(guest["token"]).encode()).hexdigest() if guest.get("token") else "",
+            "areas": [str(area) for area in guest["areas"]],
+        }
+        for guest in guests
+    ]
+
+
 class FilterModule:
     def filters(self) -> dict:
-        return {"python_literal": python_literal}
+        return {"graphite_web_guests": graphite_web_guests, "python_literal": python_literal}

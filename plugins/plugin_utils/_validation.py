@@ -43,10 +43,10 @@ def _mismatches(path: str, host: str, option: Mapping[str, Any], value: Any) -> 
     kind = option.get("type", "str")
     if kind != "raw" and not _is_of_kind(value, kind):
         yield f"{path} of {host} is {_shown(option, value)}; give {_KINDS[kind]}."
-    elif option.get("choices") and value not in option["choices"]:
+    elif kind != "list" and option.get("choices") and value not in option["choices"]:
         yield f"{path} of {host} is {_shown(option, value)}; give one of {', '.join(map(str, option['choices']))}."
     elif kind == "list" and "elements" in option:
-        element = {**option, "type": option["elements"], "elements": None, "choices": None}
+        element = {**option, "type": option["elements"], "elements": None}
         for position, item in enumerate(value):
             yield from _mismatches(f"{path}[{position}]", host, element, item)
     elif kind == "dict" and option.get("options"):

@@ -145,7 +145,7 @@ def test_documented_playbook_variables_exist():
 
 def yaml_blocks(page: Path) -> list[dict]:
     """Return the examples of a page, with a word in place of each template, which only a run of Ansible evaluates."""
-    text = re.sub(r"{{.*?}}", "text", (ROOT / page).read_text())
+    text = re.sub(r"{{.*?}}", "text-in-place-of-a-template", (ROOT / page).read_text())
     return [yaml.safe_load(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)]
 
 

@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+ROLE_FILES = Path(__file__).resolve().parents[2] / "roles" / "graphite_web" / "files"
 RELEASE = {"what": "Release 1", "tags": ["shop", "deployment"], "data": "by 'me'\nand \"you\"", "when": 1700000000}
 CREDENTIALS = base64.b64encode(b"alice:secret word").decode()
 
@@ -153,3 +156,17 @@ def test_what_graphite_web_could_not_keep_is_refused(post, graphite_web, mistake
     message = post(**mistake)["msg"]
     assert all(word in message for word in words), message
     assert graphite_web.authorizations == [], "it was not asked"
+
+
+def test_who_can_read_the_secret_key_needs_no_login(post, graphite_web, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROLE_FILES))
+    graphite_access = importlib.import_module("graphite_access")
+    key = tmp_path / "secret_key"
+    key.write_text("a secret key\n")
+    assert post(secret_key_file=str(key))["changed"]
+    for authorization in graphite_web.authorizations:
+        assert graphite_access.is_token_of_host(authorization.partition("Bearer ")[2], "a secret key")
+    graphite_web.authorizations.clear()
+    for own in ({"secret_key_file": str(tmp_path / "none")}, {"secret_key_file": str(key), "url_username": "eve", "url_password": "x"}):
+        post(**own)
+        assert not any("Bearer" in str(authorization) for authorization in graphite_web.authorizations)

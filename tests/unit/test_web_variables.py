@@ -99,3 +99,38 @@ def test_apache_is_installed_for_a_site_only(role_validation, sites, paths, inst
     assert ("apache2" in requirements["packages"]) is installs
     assert "/usr/sbin/apache2" in requirements["paths"]
     assert role_validation.value("apache_wsgi", "__apache_wsgi_runs", variables) is runs
+
+
+def guest(**changes):
+    return {"access_without_login": [{"name": "grafana", "networks": ["192.0.2.7"], "areas": ["read"], **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"access": {"read": "Users"}}, "graphite_web_access: read is 'Users'; give everybody, users, staff"),
+        ({"access": {"admin": "everybody"}}, "Django lets nobody but staff in"),
+        (guest(token="x" * 20), "'grafana' needs either networks or a token"),
+        (guest(networks=[]), "'grafana' needs either networks or a token"),
+        (guest(networks=["192.0.2.7/24"]), "has host bits set"),
+        (guest(networks=["192.0.2.700"]), "has the network '192.0.2.700'"),
+        (guest(networks=None, token="too short"), "has a token that is too short"),
+        (guest(networks=None, token="white space within it"), "has a token that is too short, or has white space"),
+        (
+            {
+                "access_without_login": [
+                    {"name": name, "token": "a-token-of-twenty-characters", "areas": ["read"]} for name in ("one", "other")
+                ]
+            },
+            "'one' has the token of another one",
+        ),
+        ({"access_without_login": guest()["access_without_login"] * 2}, "'grafana' is there twice"),
+        (guest(networks=["2001:db8::/32", "grafana.example.org", "host_1"]), None),
+        ({"access": {"read": ["alice"], "events": "nobody", "admin": "superusers"}}, None),
+    ],
+)
+def test_who_may_do_what(variables, words):
+    defaults = {name.partition("graphite_web_")[2]: value for name, value in _defaults().items() if name.startswith("graphite_web_")}
+    problems = graphite_web_problems({**defaults, **variables})
+    assert bool(problems) == bool(words), problems
+    assert (words or "") in "".join(problems)

@@ -107,7 +107,7 @@ def test_everything_comes_along_to_postgresql(host, http_get, login, save, conte
     cookie = login(*ALICE)
     save("hers", cookie)
     event = json.dumps({"what": "deployed 运行时", "tags": ["shop"], "data": "1"}).encode()
-    assert http_get("/events/", data=event)[0] == 200
+    assert http_get("/events/", {"Cookie": cookie}, event)[0] == 200
     query = urlencode({"action": "save", "graphName": "saved", "url": "/render?target=a.b"})
     assert http_get(f"/composer/mygraph/?{query}", headers={"Cookie": cookie})[0] == 200
     before = content()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import time
@@ -76,6 +77,39 @@ def test_the_search_box_finds_series(host, http_get):
     assert host.run("systemctl start graphite_build_search_index.service").rc == 0
     _status, _headers, body = http_get("/browser/search", data=form(query="carbon metricsReceived"))
     assert b"carbon.agents." in body
+
+
+CHANGES = [
+    ("/events/", b'{"what": "a", "tags": "a"}'),
+    ("/dashboard/create-temporary/", form(state="{}")),
+    ("/dashboard/save/a", form(state="{}")),
+    ("/tags/tagMultiSeries", form(path="a;b=c")),
+    ("/tags/delSeries", form(path="a;b=c")),
+    ("/s/render?target=a", None),
+    ("/dashboard/delete/a", None),
+    ("/whitelist/add", form(metrics="a")),
+]
+
+
+@pytest.mark.parametrize(("path", "data"), CHANGES)
+def test_a_change_needs_a_login(http_get, path, data):
+    status, headers, body = http_get(path, data=data)
+    assert (status, body) == (401, b"This needs a login.\n")
+    assert headers["WWW-Authenticate"].startswith("Basic ")
+
+
+def test_a_program_logs_in_and_a_page_of_another_site_does_not(http_get, login):
+    event = json.dumps({"what": "a program", "tags": "program", "when": int(time.time())}).encode()
+    credentials = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+    assert http_get("/events/", {"Authorization": f"Basic {credentials}"}, event)[0] == 200
+    cookie = login("admin", PASSWORD)
+    assert cookie
+    for header in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert http_get("/events/", {"Cookie": cookie, **header}, event)[0] == 403
+        assert http_get("/account/logout", {"Cookie": cookie, **header})[0] == 403
+        assert http_get("/render?target=a&format=json", {"Cookie": cookie, **header})[0] == 200
+    assert len(json.loads(http_get("/events/get_data?tags=program")[2])) == 1
+    assert http_get("/events/", {"Cookie": cookie, "Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}, event)[0] == 200
 
 
 def test_a_wrong_password_does_not(http_get):

@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import time
 from typing import Callable, TypeVar
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.identity import own_addresses
 
 Result = TypeVar("Result")
 
@@ -18,6 +23,7 @@ WEB_API_ARGUMENT_SPEC: dict = {
     "timeout": {"type": "int", "default": 30},
     # These and validate_certs are names that fetch_url reads from the module's parameters.
     "host_header": {"type": "str"},
+    "secret_key_file": {"type": "path", "default": "/etc/graphite/secret_key"},
     "url_username": {"type": "str"},
     "url_password": {"type": "str", "no_log": True},
     "force_basic_auth": {"type": "bool", "default": False},
@@ -37,7 +43,7 @@ class WebApi:
 
     def ask(self, path: str, data: str | None = None, content_type: str | None = None) -> bytes:
         """Return what ``path`` answers; ``data`` is posted if it is given."""
-        headers = {"Content-Type": content_type, "Host": self._module.params["host_header"]}
+        headers = {"Content-Type": content_type, "Host": self._module.params["host_header"], "Authorization": self._authorization()}
         response, info = fetch_url(
             self._module,
             self._module.params["url"].rstrip("/") + path,
@@ -69,6 +75,20 @@ class WebApi:
     def refuse(self, path: str, reason: str) -> None:
         """Fail, because ``path`` has answered what graphite-web does not."""
         self._module.fail_json(msg=f"{self._address(path)} did not answer as graphite-web does: {reason}")
+
+    def _authorization(self) -> str | None:
+        """Return a token that graphite_access.py of the role graphite_web takes, unless there is a user to log in."""
+        host = urlsplit(self._module.params["url"]).hostname or ""
+        is_own = host in ("localhost", "127.0.0.1", "::1") or host in own_addresses()
+        if self._module.params["url_username"] or not is_own:
+            return None
+        try:
+            with open(self._module.params["secret_key_file"], encoding="utf-8") as stream:
+                key = stream.read().strip()
+        except OSError:  # graphite-web is not the role's, or the module does not run as root
+            return None
+        now = str(int(time.time()))
+        return f"Bearer {now}.{hmac.new(key.encode(), f'graphite_access {now}'.encode(), hashlib.sha256).hexdigest()}"
 
     def _address(self, path: str) -> str:
         return self._module.params["url"].rstrip("/") + path.partition("?")[0]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -14,10 +15,15 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     connect_address,
     count_problem,
     host_name_problem,
+    network_problems,
     port_problem,
 )
 
 _SQLITE = "django.db.backends.sqlite3"
+_GROUPS = ("everybody", "users", "staff", "superusers", "nobody")
+_SHORTEST_TOKEN = 20
+# The last part of a name is not all digits.
+_NAME_OF_HOST = re.compile(r"(?!(.*\.)?\d+\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 # Setting by setting, the variable that owns it.
 _OWNED_SETTINGS = {
@@ -65,6 +71,8 @@ def graphite_web_problems(variables: dict) -> list[str]:
         for name, variable in _OWNED_SETTINGS.items()
         if name in variables["settings"]
     ]
+    problems += _access_problems(variables.get("access") or {})
+    problems += _guest_problems(variables.get("access_without_login") or [])
     problems += _user_problems(variables["users"])
     problems += dashboard_problems("graphite_web_dashboards", variables.get("dashboards") or [])
     return [problem for problem in problems if problem]
@@ -75,9 +83,40 @@ def _store_problems(variables: dict) -> Iterator[str]:
     if address and (address_problem("", address) or connect_address(address) != address):
         yield f"graphite_web_store_address is '{address}'; give one IP address of the host, such as 192.0.2.10."
     yield from filter(None, [port_problem("graphite_web_store_port", variables["store_port"])])
+    yield from network_problems("graphite_web_store_allowed_networks", variables.get("store_allowed_networks") or [])
     for server in variables["cluster_servers"]:
         if not re.match(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d+(/\S*)?(\?\S+)?\Z", str(server)):
             yield f"graphite_web_cluster_servers has '{server}'; write each as ADDRESS:PORT, such as 192.0.2.11:8081."
+
+
+def _access_problems(access: dict) -> Iterator[str]:
+    for area, wanted in access.items():
+        if not isinstance(wanted, list) and wanted not in _GROUPS:
+            yield f"graphite_web_access: {area} is '{wanted}'; give {', '.join(_GROUPS)}, or a list of names of users."
+        elif area == "admin" and wanted == "everybody":
+            yield "graphite_web_access: admin is 'everybody'; Django lets nobody but staff in. Give staff, superusers, nobody, or names."
+
+
+def _guest_problems(guests: list[dict]) -> Iterator[str]:
+    names, tokens = [guest["name"] for guest in guests], [str(guest["token"]) for guest in guests if guest.get("token")]
+    for position, guest in enumerate(guests):
+        where = f"graphite_web_access_without_login: '{guest['name']}'"
+        if guest["name"] in names[:position]:
+            yield f"{where} is there twice; keep one of the two."
+        if bool(guest.get("networks")) == bool(guest.get("token")):
+            yield f"{where} needs either networks or a token."
+        for network in guest.get("networks") or []:
+            if _NAME_OF_HOST.match(str(network)):
+                continue
+            try:
+                ipaddress.ip_network(str(network))
+            except ValueError as error:
+                yield f"{where} has the network '{network}' ({error}); give one such as 192.0.2.7, 192.0.2.0/24 or grafana.example.org."
+        token = str(guest.get("token") or "")
+        if token and not (len(token) >= _SHORTEST_TOKEN and re.match(r"[!-~]+\Z", token)):
+            yield f"{where} has a token that is too short, or has white space in it; give {_SHORTEST_TOKEN} characters or more, all ASCII."
+        if token and tokens.count(token) > 1:
+            yield f"{where} has the token of another one; give each its own."
 
 
 def _time_zone_problem(name: str) -> str | None:
