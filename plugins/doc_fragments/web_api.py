@@ -23,11 +23,23 @@ options:
     description:
       - Name of the site to ask for, if O(url) has an address; sent as the Host header of the request. By default, the name in O(url).
     type: str
+  connect_address:
+    description:
+      - Address to connect to, in place of that to which the host in O(url) resolves. No proxy is asked then. Over HTTPS,
+        the certificate has to be that of the host in O(url).
+    type: str
+    version_added: 2.1.0
+  ca_path:
+    description:
+      - Path of the certificates on the host by which that of an HTTPS server is trusted. If left out, those of the system.
+    type: path
+    version_added: 2.1.0
   secret_key_file:
     description:
       - File on the host with graphite-web's secret key, as the role P(metricstack.graphite.graphite_web#role) writes it. With it,
         the module shows that it runs on the host of graphite-web, which then asks for no login.
-      - Without effect if O(url_username) is given, if O(url) has another host, or if the module cannot read the file.
+      - Without effect if O(url_username) is given, if O(connect_address), or else O(url), has another host, or if the module cannot read
+        the file.
     type: path
     default: /etc/graphite/secret_key
     version_added: 2.1.0

@@ -170,3 +170,14 @@ def test_who_can_read_the_secret_key_needs_no_login(post, graphite_web, tmp_path
     for own in ({"secret_key_file": str(tmp_path / "none")}, {"secret_key_file": str(key), "url_username": "eve", "url_password": "x"}):
         post(**own)
         assert not any("Bearer" in str(authorization) for authorization in graphite_web.authorizations)
+
+
+def test_the_name_of_a_site_is_asked_at_another_address(post, graphite_web, tmp_path):
+    key = tmp_path / "secret_key"
+    key.write_text("a secret key\n")
+    by_name = graphite_web.url.replace("127.0.0.1", "graphite.example.org")
+    assert post(url=by_name, connect_address="127.0.0.1", secret_key_file=str(key))["changed"]
+    # Who listens at an address of this host is trusted with the token, whatever it is called.
+    assert all(authorization.startswith("Bearer ") for authorization in graphite_web.authorizations)
+    failed = post(url=by_name, connect_address="192.0.2.1", secret_key_file=str(key), timeout=1)
+    assert f"{by_name}/events/get_data answered -1" in failed["msg"]

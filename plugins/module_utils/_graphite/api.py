@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.identity import own_addresses
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.resolver import resolved
 
 Result = TypeVar("Result")
 
@@ -23,6 +24,8 @@ WEB_API_ARGUMENT_SPEC: dict = {
     "timeout": {"type": "int", "default": 30},
     # These and validate_certs are names that fetch_url reads from the module's parameters.
     "host_header": {"type": "str"},
+    "connect_address": {"type": "str"},
+    "ca_path": {"type": "path"},
     "secret_key_file": {"type": "path", "default": "/etc/graphite/secret_key"},
     "url_username": {"type": "str"},
     "url_password": {"type": "str", "no_log": True},
@@ -44,15 +47,17 @@ class WebApi:
     def ask(self, path: str, data: str | None = None, content_type: str | None = None) -> bytes:
         """Return what ``path`` answers; ``data`` is posted if it is given."""
         headers = {"Content-Type": content_type, "Host": self._module.params["host_header"], "Authorization": self._authorization()}
-        response, info = fetch_url(
-            self._module,
-            self._module.params["url"].rstrip("/") + path,
-            data=data,
-            method="GET" if data is None else "POST",
-            headers={name: value for name, value in headers.items() if value is not None},
-            timeout=self._module.params["timeout"],
-            use_proxy=self._module.params["use_proxy"],
-        )
+        with resolved(self._host, self._module.params["connect_address"]):
+            response, info = fetch_url(
+                self._module,
+                self._module.params["url"].rstrip("/") + path,
+                data=data,
+                method="GET" if data is None else "POST",
+                headers={name: value for name, value in headers.items() if value is not None},
+                timeout=self._module.params["timeout"],
+                use_proxy=self._module.params["use_proxy"] and not self._module.params["connect_address"],
+                ca_path=self._module.params["ca_path"],
+            )
         if info["status"] != 200:
             body = info.get("body") or b""
             self._module.fail_json(
@@ -76,9 +81,13 @@ class WebApi:
         """Fail, because ``path`` has answered what graphite-web does not."""
         self._module.fail_json(msg=f"{self._address(path)} did not answer as graphite-web does: {reason}")
 
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._module.params["url"]).hostname or ""
+
     def _authorization(self) -> str | None:
         """Return a token that graphite_access.py of the role graphite_web takes, unless there is a user to log in."""
-        host = urlsplit(self._module.params["url"]).hostname or ""
+        host = self._module.params["connect_address"] or self._host
         is_own = host in ("localhost", "127.0.0.1", "::1") or host in own_addresses()
         if self._module.params["url_username"] or not is_own:
             return None
