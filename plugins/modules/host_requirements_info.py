@@ -455,6 +455,18 @@ apache:
       type: list
       elements: str
       sample: [alias.conf, alias.load]
+    recorded_module_files:
+      description: Files of C(mods-enabled) for TLS that the role has enabled or is to enable. It disables no others.
+      type: list
+      elements: str
+      version_added: 2.1.0
+      sample: [socache_shmcb.load, ssl.conf, ssl.load]
+    unneeded_module_files:
+      description: Files of C(mods-enabled) that the role has enabled for TLS and that no site needs any more.
+      type: list
+      elements: str
+      version_added: 2.1.0
+      sample: []
     default_site_changed:
       description: Whether the default site or its page differs from the package.
       type: bool

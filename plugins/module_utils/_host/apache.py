@@ -22,17 +22,26 @@ from typing import Callable, Iterator, NamedTuple
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.identity import own_addresses, own_names
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import Socket, address_problem, holders
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.tls import DEFAULT_PORT, DIRECTORY
 
 ROOT = "/etc/apache2"
 DEFAULT_SITE = "000-default"
 UNIT = r"apache2\.service"
-# The site of graphite-web gets its port from a variable of that role.
+# The site of graphite-web gets its ports and its certificate from variables of that role.
 _PORT_VARIABLES = {"graphite": " (graphite_web_port)"}
+_TLS_PORT_VARIABLES = {"graphite": " (port in graphite_web_tls)"}
+_TLS_VARIABLES = {"graphite": "graphite_web_server_name and graphite_web_tls"}
 # Content of the package's ports.conf; Apache listens on the first port without an additional module.
 PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
 _PACKAGED_ARGUMENTS = ("80", "443")
 # Enabled by the packages themselves.
-_PACKAGED_MODULES = {"alias", "wsgi"}
+_PACKAGED_MODULES = {"alias", "mime", "setenvif", "wsgi"}
+# What mod_ssl and its configuration in the package need, and what lets a certificate authority's requests through.
+_TLS_MODULES = {"alias", "mime", "setenvif", "socache_shmcb", "ssl"}
+# Those of them that are disabled again with the last site that has TLS, if the role has enabled them.
+_TLS_MODULE_FILES = ("socache_shmcb.load", "ssl.conf", "ssl.load")
+# Where the role records which of these it has enabled.
+MODULES_RECORD = f"{DIRECTORY}/modules"
 # Compiled into the server.
 _STATIC = {
     f"{name}.c"
@@ -42,6 +51,7 @@ _STATIC = {
 _CREATED_ACCOUNTS = ("_graphite", "statsd", "go-runtime-metrics")
 _SECTION = re.compile(r"<(/?)(\w+)\s*(.*?)>?\s*\Z")
 _WILDCARDS = ("", "*", "0.0.0.0", "[::]", "_default_")
+_TLS_PATHS = {"sslcertificatefile": "certificate", "sslcertificatekeyfile": "key", "sslcertificatechainfile": "chain"}
 _REDIRECTS = ("redirect", "redirectmatch", "redirectpermanent", "redirecttemp", "rewriterule")
 
 
@@ -64,6 +74,8 @@ class VirtualHost:
         self.has_server_name = False
         self.scripts: list[str] = []
         self.redirects = False
+        # The paths of its certificate, key and chain, as far as it has them.
+        self.tls: dict[str, str] = {}
 
     @property
     def site(self) -> str:
@@ -79,14 +91,16 @@ class VirtualHost:
             self.names += arguments
         elif name == "wsgiscriptalias" and len(arguments) > 1:
             self.scripts.append(arguments[1])
+        elif name in _TLS_PATHS and arguments:
+            self.tls.setdefault(_TLS_PATHS[name], arguments[0])
         elif name in _REDIRECTS:
             self.redirects = True
 
 
 class Configuration:
-    """What the enabled files of Apache say."""
+    """What the enabled files of Apache say, or will say once mod_ssl is enabled (``with_tls``)."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, with_tls: bool = False) -> None:
         self.root = root
         self.listens: list[Listen] = []
         self.hosts: list[VirtualHost] = []
@@ -94,7 +108,7 @@ class Configuration:
         # The first file that names each certificate, by the path of the certificate.
         self.certificates: dict[str, str] = {}
         self.server_name = ""
-        self._tests = set(_STATIC)
+        self._tests = _STATIC | ({"ssl_module", "mod_ssl.c"} if with_tls else set())
         self._defined: dict[str, str] = {}
         self._files: list[str] = []
         self.installed = os.path.exists(f"{root}/apache2.conf")
@@ -218,8 +232,14 @@ def site_address(site: dict) -> str:
 
 
 def site_port(site: dict) -> str:
-    """Return the port that a site of ``apache_wsgi_sites`` answers on."""
+    """Return the port that a site of ``apache_wsgi_sites`` answers on without TLS."""
     return str(site.get("port") or 80)
+
+
+def site_listeners(site: dict) -> list[tuple[str, str]]:
+    """Return address and port of each listener of a site of ``apache_wsgi_sites``; the second one, if there is one, has TLS."""
+    ports = [site_port(site), *([str(site["tls"].get("port") or DEFAULT_PORT)] if site.get("tls") else [])]
+    return [(site_address(site), port) for port in ports]
 
 
 def account_problems(site: dict) -> list[str]:
@@ -246,14 +266,15 @@ def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[
     ``elsewhere`` are those of the rest of Apache's configuration. Apache fails to start if one is configured twice.
     """
     configured = {join_listener(*split_listener(argument)) for argument in elsewhere}
-    wide = {site_port(site) for site in sites if site_address(site) == "*"}
+    wide = {port for site in sites for address, port in site_listeners(site) if address == "*"}
     result: dict[str, list[str]] = {}
     for site in sites:
-        port = site_port(site)
-        listener = join_listener("*" if port in wide else site_address(site), port)
-        needed = listener not in configured and join_listener("*", port) not in configured
-        result[site["name"]] = [listener] if needed else []
-        configured.add(listener)
+        result[site["name"]] = []
+        for address, port in site_listeners(site):
+            listener = join_listener("*" if port in wide else address, port)
+            if listener not in configured and join_listener("*", port) not in configured:
+                result[site["name"]].append(listener)
+            configured.add(listener)
     return result
 
 
@@ -301,10 +322,11 @@ class Examination:
     def __init__(
         self, root: str, sites: list[dict], sockets: list[Socket], packaged: str, names: Callable[[], list[str]], disable_default_site: bool
     ) -> None:
-        self.configuration = Configuration(root)
         self._root = root
         self._own = {site["name"] for site in sites}
         self._sites = [site for site in sites if site.get("state", "present") == "present"]
+        self._has_tls = any(site.get("tls") for site in self._sites)
+        self.configuration = Configuration(root, self._has_tls)
         self._sockets = sockets
         self._names = names
         default_site = f"{root}/sites-available/{DEFAULT_SITE}.conf"
@@ -332,11 +354,22 @@ class Examination:
         needed = {"headers", "wsgi"} if self._sites else set()
         if any(site.get("aliases") for site in self._sites):
             needed.add("alias")
+        if self._has_tls:
+            needed |= _TLS_MODULES
         if not self.configuration.installed:
-            return sorted(f"{module}.load" for module in needed - _PACKAGED_MODULES)
+            return sorted([f"{module}.load" for module in needed - _PACKAGED_MODULES] + ["ssl.conf"] * self._has_tls)
         disabled = sorted(needed - set(self.enabled_modules()))
         settings = [f"{module}.conf" for module in disabled if os.path.exists(f"{self._root}/mods-available/{module}.conf")]
         return sorted([f"{module}.load" for module in disabled] + settings)
+
+    def recorded_module_files(self, recorded: list[str]) -> list[str]:
+        """Return those of the files of ``mods-enabled`` for TLS that the role has enabled or enables now, given what it has recorded."""
+        return sorted({*recorded, *self.module_files()} & set(_TLS_MODULE_FILES)) if self._has_tls else []
+
+    def unneeded_module_files(self, recorded: list[str]) -> list[str]:
+        """Return the names of files of ``mods-enabled`` that the role has enabled and that nothing needs any more."""
+        is_needed = self._has_tls or any(host.tls and not self._is_gone(host.path) for host in self.configuration.hosts)
+        return [] if is_needed else [name for name in recorded if os.path.lexists(f"{self._root}/mods-enabled/{name}")]
 
     def customizations(self, packaged: dict[str, str]) -> list[str]:
         """Return what is enabled beside the sites and is not as ``packaged``, the MD5 sums of the package's files by their paths."""
@@ -364,23 +397,11 @@ class Examination:
         account that is missing.
         """
         problems = []
-        site_ports = {site_port(site) for site in self._sites}
+        site_ports = {port for site in self._sites for _address, port in site_listeners(site)}
         for site in self._sites:
-            where = f"apache_wsgi_sites: site '{site['name']}'"
             problems += account_problems(site)
-            port = site_port(site)
-            addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
-            for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}:
-                problems.append(
-                    f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.remedy}),"
-                    f" or give the site another port{_PORT_VARIABLES.get(site['name'], '')}."
-                )
-            narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
-            if narrow and "*" not in narrow and site_address(site) == "*":
-                problems.append(
-                    f"{where} answers on all addresses of port {port}, but Apache is configured elsewhere to listen on {narrow[0]} only;"
-                    " give the site that address."
-                )
+            for (address, port), variables in zip(site_listeners(site), (_PORT_VARIABLES, _TLS_PORT_VARIABLES)):
+                problems += self._port_problems(site, address, port, variables.get(site["name"], ""))
         for listen in self._kept():
             address, port = split_listener(listen.argument)
             if port in site_ports or not port.isdigit():
@@ -390,7 +411,39 @@ class Examination:
                 f" ({holder.protocol}). Stop it ({holder.remedy}), or take the Listen directive out."
                 for holder in holders(self._sockets, "tcp", address, int(port), UNIT)
             ]
-        return sorted({*problems, *self._address_problems()})
+        return sorted({*problems, *self._address_problems(), *self._lost_tls()})
+
+    def _port_problems(self, site: dict, own_address: str, port: str, variable: str) -> list[str]:
+        """Return one message for each reason why a site would not get one of its ports."""
+        where = f"apache_wsgi_sites: site '{site['name']}'"
+        addresses = {address for address, other in map(split_listener, self._arguments()) if other == port}
+        problems = [
+            f"{where} has port {port}, but {holder.owner} holds {holder.local} ({holder.protocol}). Stop it ({holder.remedy}),"
+            f" or give the site another port{variable}."
+            for holder in {found for address in addresses for found in holders(self._sockets, "tcp", address, int(port), UNIT)}
+        ]
+        narrow = [address for address, other in (split_listener(listen.argument) for listen in self._kept()) if other == port]
+        if narrow and "*" not in narrow and own_address == "*":
+            problems.append(
+                f"{where} answers on all addresses of port {port}, but Apache is configured elsewhere to listen on {narrow[0]} only;"
+                " give the site that address."
+            )
+        return problems
+
+    def _lost_tls(self) -> list[str]:
+        """Return one message for each file that serves the application of a site over TLS, as certbot makes it, and would be disabled."""
+        problems = []
+        for site in self._sites:
+            for host in self.configuration.hosts:
+                if site.get("tls") or not host.tls or host.site not in self.replaced or not set(site["replaces"]) & set(host.scripts):
+                    continue
+                paths = ", ".join(f"{part}: {path}" for part, path in host.tls.items())
+                problems.append(
+                    f"{host.path} (line {host.line}) serves the application of site '{site['name']}' over TLS, and would be disabled. To"
+                    f" keep https://, set {_TLS_VARIABLES.get(site['name'], 'server_name and tls of the site')}, the latter to"
+                    f" {{{paths}}}, or disable the file (a2dissite {host.site})."
+                )
+        return problems
 
     def _address_problems(self) -> list[str]:
         """Return one message for each address that Apache would listen on and that the host does not have."""
@@ -405,21 +458,21 @@ class Examination:
         """Return one message for each virtual host that answers requests meant for one of the sites."""
         messages = []
         for site in self._sites:
-            for host in self.configuration.hosts:
+            for host, port in ((host, port) for host in self.configuration.hosts for _address, port in site_listeners(site)):
                 if self._is_gone(host.path):
                     continue
-                answers = self._answers_for(host, site)
+                answers = self._answers_for(host, site, port)
                 if answers:
                     redirect = " with a redirect" if host.redirects else ""
                     messages.append(
                         f"{host.path} (line {host.line}) answers{redirect} for {answers} in place of site '{site['name']}'. Disable it"
                         f" (a2dissite {host.site}), or give it other names."
                     )
-        return messages
+        return list(dict.fromkeys(messages))
 
-    def _answers_for(self, host: VirtualHost, site: dict) -> str:
-        """Return what ``host`` answers for although it is meant for ``site``, or an empty text."""
-        addresses = [address for address, port in host.addresses if port in ("*", site_port(site))]
+    def _answers_for(self, host: VirtualHost, site: dict, wanted_port: str) -> str:
+        """Return what ``host`` answers for on a port although it is meant for ``site``, or an empty text."""
+        addresses = [address for address, port in host.addresses if port in ("*", wanted_port)]
         specific = [address for address in addresses if address != "*"]
         # Apache takes the sections with the address of the request first, and looks at names among these only.
         if specific and site_address(site) == "*":
@@ -464,7 +517,7 @@ class Examination:
 
     def _unused(self) -> list[tuple[Listen, Socket]]:
         """Return the packaged directives that no site needs and whose port another process uses, each with that process."""
-        needed = {site_port(site) for site in self._sites}
+        needed = {port for site in self._sites for _address, port in site_listeners(site)}
         for host in self.configuration.hosts:
             default = host.site == DEFAULT_SITE and not self.default_site_changed
             if not default and not self._is_gone(host.path):
@@ -499,6 +552,7 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
     default_site = packaged.get(f"{ROOT}/sites-available/{DEFAULT_SITE}.conf", "unknown")
     examination = Examination(root, sites, sockets, default_site, _derived_names, disable_default_site)
     account = run_account(root)
+    recorded = _recorded_modules()
     return {
         "installed": examination.configuration.installed,
         "problems": examination.problems(),
@@ -512,11 +566,22 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
         "enabled_sites": examination.enabled_sites(),
         "enabled_modules": examination.enabled_modules(),
         "module_files": examination.module_files(),
+        "recorded_module_files": examination.recorded_module_files(recorded),
+        "unneeded_module_files": examination.unneeded_module_files(recorded),
         "default_site_changed": examination.default_site_changed,
         "customizations": examination.customizations(packaged),
         "run_user": account["user"],
         "run_group": account["group"],
     }
+
+
+def _recorded_modules() -> list[str]:
+    """Return the files of ``mods-enabled`` that the role has enabled for TLS."""
+    try:
+        with open(MODULES_RECORD, encoding="utf-8") as stream:
+            return [name for name in stream.read().split() if name in _TLS_MODULE_FILES]
+    except OSError:
+        return []
 
 
 def _packaged_checksums() -> dict[str, str]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache import site_address, site_port
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache import site_listeners
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, count_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import tls_problems
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _SERVER_NAME = re.compile(r"[\w.-]+(:\d+)?\Z")
@@ -20,6 +21,8 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
     problems: list[str | None] = []
     names: set[str] = set()
     addresses: dict[tuple, str] = {}
+    # By port, whether it has TLS, and the first site that says so.
+    ports: dict[str, tuple[bool, str]] = {}
     for site in variables["sites"]:
         where = f"apache_wsgi_sites: site '{site['name']}'"
         if not _SITE_NAME.match(str(site["name"])):
@@ -38,10 +41,21 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
             problems.append(address_problem(f"{where}: address", site["address"]))
         problems += _name_problems(where, site)
         problems += _path_problems(where, site)
-        address = (site_address(site), site_port(site), site.get("server_name") or "")
-        if address in addresses:
-            problems.append(f"{where} answers at the same address, port and server_name as '{addresses[address]}'; give it another one.")
-        addresses[address] = site["name"]
+        plain = site.get("port", 80)
+        problems += tls_problems(
+            f"{where}: tls", site.get("tls") or {}, site.get("server_name"), plain, f"server_name of site '{site['name']}'"
+        )
+        for (address, port), has_tls in zip(site_listeners(site), (False, True)):
+            place = (address, port, site.get("server_name") or "")
+            if place in addresses and addresses[place] != site["name"]:
+                problems.append(f"{where} answers at the same address, port and server_name as '{addresses[place]}'; give it another one.")
+            addresses[place] = site["name"]
+            other, name = ports.setdefault(port, (has_tls, site["name"]))
+            if other != has_tls and name != site["name"]:
+                problems.append(
+                    f"{where} has port {port} {'with' if has_tls else 'without'} TLS, and site '{name}' has it"
+                    f" {'with' if other else 'without'}; give one of them another port."
+                )
     return [problem for problem in problems if problem]
 
 
