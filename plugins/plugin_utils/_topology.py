@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.tls import DEFAULT_PORT, authority_of
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
     connect_address,
@@ -35,6 +36,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import MOST_MEMBERS
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_listeners, statsd_series
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import is_self_signed, wants_tls
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
 
 
@@ -65,6 +67,7 @@ class Component(NamedTuple):
 # Where relays and fronts reach the stores of a cluster, unless the inventory says otherwise.
 STORE_PORT = 2013
 STORE_WEB_PORT = 8081
+SITE = "graphite"
 STORE_SITE = "graphite-store"
 
 # In the order in which a point passes through them: each sends to the next one that the inventory has.
@@ -358,7 +361,7 @@ class HostView:
         if "carbon" in self.components:
             checks += [self._cluster_problems]
         if self._host in self._inventory.hosts("graphite_web", self._host):
-            checks += [self._data_problems, self._switch_problems, self._front_problems, self._memcached_problems]
+            checks += [self._data_problems, self._switch_problems, self._front_problems, self._memcached_problems, self._tls_problems]
         problems: list[str] = []
         for check in checks:
             # What follows from a value that is refused would be wrong as well.
@@ -571,6 +574,7 @@ class HostView:
             "storage_aggregations": self._storage_aggregations(host),
             "statsd": [self._own_series(sender) for sender in self._senders(host)],
             "tags_url": self._tags_url(host),
+            "tags_authority": self._tags_authority(host),
             "metric_prefix": self._carbon_setting(host, "CARBON_METRIC_PREFIX", "carbon"),
         }
 
@@ -591,6 +595,15 @@ class HostView:
             return ""
         return self._local_url(web) if web == host else self._public_url(web)
 
+    def _tags_authority(self, host: str) -> str:
+        """Return the file by which the carbon of ``host`` trusts that graphite-web, or an empty text for the authorities of its system."""
+        own = self._inventory.own(host, "carbon_cache_tags_authority")
+        if own is not None:
+            return own
+        # A URL of the inventory's own may lead anywhere.
+        is_ours = self._inventory.own(host, "carbon_cache_tags_url") is None and self._tags_url(host)
+        return self._authority(self._inventory.nearest("graphite_web", host)) if is_ours else ""
+
     def _tag_guests(self, web: str) -> list[dict]:
         """Return the carbons that tell graphite-web on ``web`` of new series, as elements of ``graphite_web_access_without_login``."""
         guests = []
@@ -599,6 +612,9 @@ class HostView:
                 continue
             if self._inventory.nearest("graphite_web", carbon) == web:
                 networks = ["127.0.0.0/8", "::1"] if carbon == web else [self._inventory.public_address(carbon)]
+                if carbon == web and self._tls(web):
+                    # Carbon goes to where the name of the site resolves, which is mostly an address of the host.
+                    networks += [str(self._value(web, "graphite_web_server_name")), self._inventory.public_address(web)]
                 guests.append({"name": f"carbon on {carbon}", "networks": networks, "areas": ["tags"]})
         return guests
 
@@ -684,6 +700,9 @@ class HostView:
             "tags_enabled": self._tags_enabled(),
             "local_url": self._local_url(host),
             "public_url": self._public_url(host),
+            # Where the host itself connects to for local_url, and by which file it trusts the certificate.
+            "connect_address": "127.0.0.1" if self._tls(host) else "",
+            "authority": self._authority(host),
             **self._graphite_web(host),
         }
 
@@ -755,11 +774,30 @@ class HostView:
                 steps.append(parse_retentions(rule["retentions"])[0].seconds_per_point)
         return min(steps, default=1)
 
+    def _tls(self, host: str) -> dict:
+        """Return the options of TLS of graphite-web's site on a host; none without a name, which the rules of the role ask for."""
+        found = self._value(host, "graphite_web_tls") or {}
+        return found if self._value(host, "graphite_web_server_name") else {}
+
+    def _tls_port(self, host: str) -> Any:
+        return self._tls(host).get("port") or DEFAULT_PORT
+
+    def _authority(self, host: str) -> str:
+        tls = self._tls(host)
+        return authority_of({**tls, "self_signed": is_self_signed(tls)}, SITE) if tls else ""
+
     def _local_url(self, host: str) -> str:
-        return f"http://127.0.0.1:{self._value(host, 'graphite_web_port')}"
+        """Return the URL of graphite-web on its own host, which over TLS has the name in the certificate."""
+        return self._secure_url(host) if self._tls(host) else f"http://127.0.0.1:{self._value(host, 'graphite_web_port')}"
 
     def _public_url(self, host: str) -> str:
+        if self._tls(host):
+            return self._secure_url(host)
         return f"http://{_in_url(self._inventory.public_address(host))}:{self._value(host, 'graphite_web_port')}"
+
+    def _secure_url(self, host: str) -> str:
+        port = self._tls_port(host)
+        return f"https://{self._value(host, 'graphite_web_server_name')}" + ("" if str(port) == str(DEFAULT_PORT) else f":{port}")
 
     def _public_name(self, host: str) -> str:
         """Return the name by which graphite-web is asked for. Django answers to no host name with an underscore."""
@@ -768,10 +806,12 @@ class HostView:
 
     def own_site(self) -> list[dict]:
         """Return graphite-web's site of Apache as far as it is known from the inventory: none if what decides it is refused."""
-        site = {"name": "graphite", "wsgi_script": "/", "user": "_", "group": "_"}
+        site = {"name": SITE, "wsgi_script": "/", "user": "_", "group": "_"}
         sites: list[dict] = []
         with suppress(RefusedValueError):
             sites.append({**site, **{key: self._value(self._host, f"graphite_web_{key}") for key in ("port", "server_name", "state")}})
+            # The certificate itself is judged with the variables of graphite-web.
+            sites[0]["tls"] = {"self_signed": True, "port": self._tls_port(self._host)} if self._tls(self._host) else {}
             if self._host not in self._inventory.hosts("graphite_web", self._host):
                 sites[0]["state"] = "absent"
             if self._inventory.is_store(self._host) and self._keeps("graphite_web"):
@@ -853,17 +893,19 @@ class HostView:
     def _sites_listen(self, sites: Callable[[], list[dict]]) -> list[dict]:
         if not self._keeps("apache_wsgi"):
             return []
-        return [
-            _listener(
-                "graphite_web",
-                {"graphite": "graphite_web_port", STORE_SITE: "carbon_store_web_port"}.get(site["name"], "apache_wsgi_sites"),
-                "tcp",
-                site.get("address") or "*",
-                site.get("port", 80),
-            )
-            for site in sites()
-            if site.get("wsgi_script") and site.get("state") != "absent"
-        ]
+        plain = {SITE: "graphite_web_port", STORE_SITE: "carbon_store_web_port"}
+        found = []
+        for site in sites():
+            if not site.get("wsgi_script") or site.get("state") == "absent":
+                continue
+            ports = [(plain, site.get("port", 80))]
+            if wants_tls(site):
+                ports.append(({SITE: "graphite_web_tls"}, site["tls"].get("port") or DEFAULT_PORT))
+            found += [
+                _listener("graphite_web", variables.get(site["name"], "apache_wsgi_sites"), "tcp", site.get("address") or "*", port)
+                for variables, port in ports
+            ]
+        return found
 
     def target_problems(self, component: Component) -> list[str]:
         """Return a message if what ``component`` on this host sends would not arrive, or not in time."""
@@ -1110,6 +1152,27 @@ class HostView:
             f"graphite-web on {self._host} reads whisper files from its own disk, but carbon is on {carbon}. Put {self._host} into the"
             " group carbon as well, or say where the data comes from: graphite_web_whisper_directory, or CLUSTER_SERVERS in"
             " graphite_web_settings."
+        ]
+
+    def _tls_problems(self) -> list[str]:
+        """Return what keeps carbon on other hosts from telling this graphite-web of tags over TLS."""
+        tls = self._tls(self._host)
+        if not self._keeps("graphite_web") or not is_self_signed(tls) or tls.get("authority"):
+            return []
+        without = [
+            carbon
+            for carbon in self._inventory.hosts("carbon", self._host)
+            if carbon != self._host
+            and self._inventory.keeps(carbon, "carbon_cache")
+            and self._inventory.nearest("graphite_web", carbon) == self._host
+            and self._inventory.own(carbon, "carbon_cache_tags_authority") is None
+            and self._tags_url(carbon) == self._public_url(self._host)
+        ]
+        if not without:
+            return []
+        return [
+            f"graphite_web_tls of {self._host} is self_signed, and carbon on {', '.join(without)} tells graphite-web of tags without that"
+            " certificate. Give one of an authority, or copy it there and set carbon_cache_tags_authority to its path."
         ]
 
     def _memcached_problems(self) -> list[str]:

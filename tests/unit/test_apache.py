@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.sockets import parse_sockets
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.apache_wsgi import apache_wsgi_problems
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import certificates_of, complete_sites
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = """\
@@ -53,6 +54,11 @@ def site(name, **options):
     return {"name": name, **options}
 
 
+def secure(name, port=443, **options):
+    """A site as the role hands it on, with a certificate."""
+    return site(name, tls={"port": port}, **options)
+
+
 @pytest.mark.parametrize(
     ("sites", "elsewhere", "expected"),
     [
@@ -64,6 +70,9 @@ def site(name, **options):
         ([site("a", port=81, address="::1")], ["[::1]:81"], {"a": []}),
         ([site("a", address="10.0.0.1")], ["80"], {"a": []}),
         ([site("a", port="443")], ["80", "443"], {"a": []}),
+        ([secure("a")], ["80", "443"], {"a": []}),
+        ([secure("a"), secure("b")], ["80"], {"a": ["443"], "b": []}),
+        ([secure("a", port=8443, address="10.0.0.1")], ["80"], {"a": ["10.0.0.1:8443"]}),
     ],
 )
 def test_apache_is_told_everything_once(sites, elsewhere, expected):
@@ -96,6 +105,15 @@ def test_the_defaults_of_the_package_count_where_there_is_no_apache(examine):
     assert examination.enabled_sites() == ["000-default"]
     assert not examination.default_site_changed
     assert examination.listens == {"a": []}
+
+
+def test_the_port_of_ssl_is_in_force_once_a_site_has_tls(examine):
+    """Debian's ports.conf listens on it as soon as the module is there; a second directive would stop Apache."""
+    assert [listen.argument for listen in examine([secure("a")]).elsewhere] == ["80", "443"]
+    assert examine([secure("a")]).listens == {"a": []}
+    assert examine([secure("a")], installed=False).listens == {"a": []}
+    assert examine([secure("a", port=8443)]).listens == {"a": ["8443"]}
+    assert [listen.argument for listen in examine([secure("a", state="absent")]).elsewhere] == ["80"]
 
 
 def test_sites_that_serve_the_same_application_are_found(examine):
@@ -159,6 +177,47 @@ def test_a_site_on_a_port_that_another_service_has_is_refused(examine):
     )
 
 
+def test_the_port_of_tls_is_judged_like_the_other(examine):
+    (problem,) = examine([secure("graphite")], sockets=NGINX.format(443) + APACHE).problems()
+    assert "site 'graphite' has port 443, but nginx, process 12, unit nginx.service holds 0.0.0.0:443" in problem
+    assert problem.endswith("or give the site another port (port in graphite_web_tls).")
+    assert examine([secure("graphite")], sockets=NGINX.format(443) + APACHE).ports_file() is None
+    # Its own port is another, and Debian's directive is in the way of a program that was there before.
+    other = examine([secure("graphite", port=8443)], sockets=NGINX.format(443) + APACHE)
+    assert other.problems() == []
+    assert "\t# Listen 443\n" in other.ports_file()["content"]
+    (problem,) = examine([secure("a", port=8443)], {"conf-enabled/more.conf": "Listen 127.0.0.2:8443\n"}).problems()
+    assert "all addresses of port 8443" in problem
+
+
+CERTBOT = f"""<IfModule mod_ssl.c>
+<VirtualHost *:443>
+    ServerName graphite.example
+    WSGIScriptAlias / {SCRIPT} process-group=graphite application-group=%{{GLOBAL}}
+SSLCertificateFile /etc/letsencrypt/live/graphite.example/fullchain.pem
+SSLCertificateKeyFile /etc/letsencrypt/live/graphite.example/privkey.pem
+Include /etc/letsencrypt/options-ssl-apache.conf
+</VirtualHost>
+</IfModule>
+"""
+
+
+def test_a_copy_of_certbot_is_refused_unless_the_site_has_its_certificate(examine, tmp_path):
+    files = {**SSL, "sites-enabled/graphite-le-ssl.conf": CERTBOT}
+    (problem,) = examine([site("graphite", replaces=[SCRIPT])], files).problems()
+    assert problem.startswith(f"{tmp_path}/sites-enabled/graphite-le-ssl.conf (line 2) serves the application of site 'graphite' over TLS")
+    assert "set graphite_web_server_name and graphite_web_tls" in problem
+    live = "/etc/letsencrypt/live/graphite.example"
+    assert f"{{certificate: {live}/fullchain.pem, key: {live}/privkey.pem}}" in problem
+    assert "a2dissite graphite-le-ssl" in problem
+    (problem,) = examine([site("wiki", replaces=[SCRIPT])], files).problems()
+    assert "set server_name and tls of the site" in problem
+    kept = examine([secure("graphite", replaces=[SCRIPT])], files)
+    assert (kept.problems(), kept.replaced) == ([], ["graphite-le-ssl"])
+    assert not any("le-ssl" in message for message in kept.shadows())
+    assert examine([site("graphite", replaces=[SCRIPT], state="absent")], files).problems() == []
+
+
 def test_all_addresses_beside_one_of_them_is_refused(examine):
     (problem,) = examine([site("a", port=81)], {"conf-enabled/more.conf": "Listen 127.0.0.2:81\n"}).problems()
     assert "127.0.0.2" in problem
@@ -210,6 +269,16 @@ def test_another_site_that_answers_for_ours_is_named(examine, name, text, words)
 )
 def test_a_site_that_does_not_is_not(examine, name, text):
     assert examine([OURS], {f"sites-enabled/{name}.conf": text}, disable_default_site=True).shadows() == []
+
+
+def test_another_site_on_the_port_of_tls_is_named_once(examine):
+    ours = {**OURS, "tls": {"port": 443}}
+    text = "<VirtualHost *:443>\nServerAlias *\n</VirtualHost>\n"
+    (message,) = examine([ours], {**SSL, "sites-enabled/all.conf": text}, disable_default_site=True).shadows()
+    assert "all.conf (line 1) answers for graphite.example, web1.example, localhost" in message
+    both = text.replace("*:443", "*:80 *:443")
+    assert len(examine([ours], {**SSL, "sites-enabled/all.conf": both}, disable_default_site=True).shadows()) == 1
+    assert examine([OURS], {**SSL, "sites-enabled/all.conf": text}, disable_default_site=True).shadows() == []
 
 
 def test_a_site_without_a_name_has_that_of_the_server_or_one_derived_from_the_host(examine):
@@ -320,6 +389,148 @@ def test_modules_that_the_sites_need_are_enabled(examine):
     assert examine([plain], available).module_files() == ["headers.load", "wsgi.conf", "wsgi.load"]
     assert examine([plain, with_aliases]).module_files() == ["alias.conf", "alias.load", "headers.load", "wsgi.conf", "wsgi.load"]
     assert examine([with_aliases], enabled).module_files() == []
+
+
+def test_the_modules_of_tls_come_and_go_with_it(examine, tmp_path):
+    recorded = ["socache_shmcb.load", "ssl.conf", "ssl.load"]
+    enabled = {f"mods-enabled/{name}.load": "" for name in ("alias", "headers", "mime", "setenvif", "wsgi")}
+    available = {**enabled, "mods-available/ssl.conf": ""}
+    assert examine([secure("a")], installed=False).module_files() == ["headers.load", *recorded]
+    first = examine([secure("a")], available)
+    assert first.module_files() == first.recorded_module_files([]) == recorded
+    assert first.unneeded_module_files(recorded) == []
+    # Another run has nothing to enable, and remembers.
+    files = {**available, "mods-enabled/socache_shmcb.load": "", "mods-enabled/ssl.load": SSL["mods-enabled/ssl.load"]}
+    again = examine([secure("a")], files)
+    assert (again.module_files(), again.recorded_module_files(recorded)) == ([], recorded)
+    # What an administrator has enabled is not recorded.
+    assert again.recorded_module_files([]) == []
+    plain = examine([site("a")], files)
+    assert plain.recorded_module_files(recorded) == []
+    assert plain.unneeded_module_files(recorded) == ["socache_shmcb.load", "ssl.load"]
+    other = examine([site("a")], {"sites-enabled/shop.conf": "<VirtualHost *:443>\nSSLCertificateFile /c\n</VirtualHost>\n"})
+    assert other.unneeded_module_files(recorded) == []
+
+
+NAMED = {"graphite_web_server_name": "graphite.example.org"}
+PATHS = {"certificate": "/etc/le/full.pem", "key": "/etc/le/key.pem"}
+
+
+@pytest.fixture
+def written(role_validation):
+    """Return what the role writes for a site of graphite-web with TLS, by the path; and the units that it runs."""
+
+    def written(**tls):
+        wanted = role_validation.value("graphite_web", "__graphite_web_site", {**NAMED, "graphite_web_tls": tls})
+        host = {"listens": {"graphite": []}, "server_aliases": {"graphite": ["web1"]}, "ports_file": None, "module_files": ["ssl.load"]}
+        host["recorded_module_files"] = ["ssl.load"] if tls else []
+        host["unneeded_module_files"] = [] if tls else ["ssl.load"]
+        variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": []}
+        files = {file["path"]: file for file in role_validation.listed("apache_wsgi", "files.yml.j2", variables)}
+        return files, role_validation.listed("apache_wsgi", "services.yml.j2", variables)
+
+    return written
+
+
+SITE_FILE = "/etc/apache2/sites-available/graphite.conf"
+
+
+def test_a_site_with_tls_redirects_and_lets_the_authority_through(written):
+    files, (apache2, watch) = written(**PATHS, hsts=300, port=8443)
+    text = files[SITE_FILE]["content"]
+    plain, encrypted = text.split("<VirtualHost ")[1:]
+    assert plain.startswith("*:80>")
+    assert '<LocationMatch "^/(?!\\.well-known/acme-challenge/)">\n        Require all granted\n' in plain
+    assert "Redirect 308 / https://graphite.example.org:8443/\n" in plain
+    assert "Alias /.well-known/acme-challenge/ /var/www/html/.well-known/acme-challenge/" in plain
+    assert "WSGIScriptAlias" not in plain
+    assert encrypted.startswith("*:8443>")
+    lines = ["SSLCertificateFile /etc/le/full.pem", "SSLCertificateKeyFile /etc/le/key.pem", "SSLProtocol -all +TLSv1.2 +TLSv1.3"]
+    lines += ["SSLSessionTickets off", "SSLHonorCipherOrder off", 'Strict-Transport-Security "max-age=300"', "WSGIScriptAlias / /etc/"]
+    assert [line for line in lines if line not in encrypted] == []
+    assert "SSLCertificateChainFile" not in encrypted
+    # Both share the processes.
+    assert text.index("WSGIDaemonProcess graphite ") < text.index("<VirtualHost")
+    assert text.count("WSGIDaemonProcess") == 1
+    assert apache2["sockets"] == [{"port": 80}, {"port": 8443}]
+    assert {*PATHS.values()} <= set(apache2["files"])
+    unit = "/etc/systemd/system/apache-wsgi-graphite.path"
+    assert watch == {"name": "apache-wsgi-graphite.path", "files": [unit]}
+    assert "PathChanged=/etc/le/full.pem\nPathChanged=/etc/le/key.pem\n" in files[unit]["content"]
+    assert "reload.py \\\n    /etc/le/full.pem /etc/le/key.pem\n" in files[unit.replace(".path", ".service")]["content"]
+    assert files["/etc/apache-wsgi/modules"]["content"] == "ssl.load\n"
+
+
+def test_a_site_with_tls_may_serve_without_as_well(written):
+    files, _units = written(self_signed=True, redirect=False, minimum_version="TLSv1.3", ciphers="ECDHE+AESGCM")
+    plain, encrypted = files[SITE_FILE]["content"].split("<VirtualHost ")[1:]
+    assert "Redirect " not in plain
+    assert "WSGIScriptAlias" in plain
+    assert "Alias /.well-known/acme-challenge/" in plain
+    assert "SSLCertificateFile /etc/apache-wsgi/graphite.pem" in encrypted
+    assert "SSLProtocol -all +TLSv1.3\n    SSLCipherSuite ECDHE+AESGCM\n" in encrypted
+    assert "Strict-Transport-Security" not in encrypted
+
+
+def test_a_site_without_tls_has_nothing_of_it(written):
+    files, units = written()
+    assert len(units) == 1
+    assert "SSL" not in files[SITE_FILE]["content"]
+    assert "acme" not in files[SITE_FILE]["content"]
+    assert files["/etc/apache2/mods-enabled/ssl.load"]["state"] == "absent"
+    assert not any("apache-wsgi" in path for path in files)
+
+
+def test_no_text_of_a_key_goes_where_it_is_shown(role_validation, written):
+    key = "-----BEGIN PRIVATE KEY-----\nhidden\n-----END PRIVATE KEY-----\n"
+    tls = {"certificate": "-----BEGIN CERTIFICATE-----\nmine\n-----END CERTIFICATE-----\n", "key": key}
+    assert "hidden" not in str(written(**tls))
+    sites = [site("graphite", tls=tls, server_name="graphite.example.org")]
+    shown = role_validation.value("apache_wsgi", "__apache_wsgi_requirements", {"apache_wsgi_sites": sites})
+    assert "hidden" not in str(shown)
+    assert shown["apache"]["sites"][0]["tls"]["key_file"] == "/etc/apache-wsgi/graphite.key"
+    (wanted,) = certificates_of(sites)
+    assert (wanted["key_text"], wanted["variable"], "key" in wanted) == (key, "graphite_web_tls", False)
+    (wanted,) = certificates_of([site("wiki", tls={**PATHS, "authority": "/ca"}, server_name="wiki.example:8080")])
+    assert wanted["variable"] == "apache_wsgi_sites: tls of site 'wiki'"
+    assert {"server_name": "wiki.example", "authority": "/ca", **PATHS}.items() <= wanted.items()
+    assert certificates_of([site("a"), site("b", tls={"self_signed": True}, state="absent")]) == []
+
+
+def test_what_is_left_of_a_certificate_is_removed(role_validation):
+    of_ours = ["/etc/apache-wsgi/graphite.pem", "/etc/apache-wsgi/graphite.key", "/etc/systemd/system/apache-wsgi-graphite.path"]
+    of_another = ["/etc/apache-wsgi/wiki.key", "/etc/systemd/system/apache-wsgi-wiki.path"]
+    shared = ["/etc/apache-wsgi", "/etc/apache-wsgi/reload.py"]
+
+    def remains(paths, **options):
+        variables = {"apache_wsgi_sites": [site("graphite", server_name="a.example", **options)]}
+        variables["__apache_wsgi_examination"] = {"paths": paths}
+        return set(role_validation.value("apache_wsgi", "__apache_wsgi_remains", variables))
+
+    assert remains(["/etc/apache2"]) == set()
+    # With the directory, what it holds.
+    assert remains([*of_ours, *shared]) == {*of_ours, "/etc/apache-wsgi"}
+    assert remains([*of_ours, *shared, *of_another]) == {*of_ours}
+    assert remains([*of_ours, *shared], tls={"self_signed": True}) == set()
+    assert remains([*of_ours, *shared], tls=PATHS) == {*of_ours[:2]}
+
+
+def test_a_site_is_asked_on_both_ports(role_validation):
+    plain, encrypted = complete_sites([site("a", tls={"self_signed": True}, server_name="a.example", address="::1", port=81)])[0]["probes"]
+    assert plain == {"url": "http://[::1]:81/", "host_header": "a.example"}
+    file = "/etc/apache-wsgi/a.pem"
+    assert encrypted == {"url": "https://a.example:443/", "connect_address": "::1", "ca_path": file, "certificate": file}
+    assert complete_sites([site("a")])[0]["probes"] == [{"url": "http://127.0.0.1:80/", "host_header": "localhost"}]
+
+
+def test_the_ports_of_sites_with_and_without_tls_differ():
+    sites = [site("a", port=443, **APPLICATION), site("b", tls={"self_signed": True}, server_name="b.example", **APPLICATION)]
+    (problem,) = apache_wsgi_problems({"sites": sites})
+    assert "site 'b' has port 443 with TLS, and site 'a' has it without" in problem
+    (problem,) = apache_wsgi_problems({"sites": [site("b", port=443, tls={"self_signed": True}, server_name="b.example", **APPLICATION)]})
+    assert "site 'b': tls: port is 443, which is the port without TLS as well" in problem
+    (problem,) = apache_wsgi_problems({"sites": [site("b", tls={"self_signed": True}, **APPLICATION)]})
+    assert "tls is set, but server_name of site 'b' is not" in problem
 
 
 def test_a_site_keeps_every_character(role_validation):

@@ -875,3 +875,56 @@ def test_a_store_lets_all_of_its_partners_in():
     assert problem == "carbon_store_allowed_networks of c2 has no network with 10.0.7.9, the address of w1. Add one."
     (problem,) = problems("c2", CLUSTER, **cluster(c2={"carbon_store_allowed_networks": ["10.0.0.1/24"]}))
     assert "has host bits set" in problem
+
+
+SECURE = {"graphite_web_server_name": "graphite.example.org", "graphite_web_tls": {"certificate": "/c", "key": "/k"}}
+
+
+@pytest.mark.parametrize(
+    ("tls", "url", "authority", "port"),
+    [
+        ({"certificate": "/c", "key": "/k"}, "https://graphite.example.org", "", 443),
+        ({"self_signed": True, "port": 8443}, "https://graphite.example.org:8443", "/etc/apache-wsgi/graphite.pem", 8443),
+        ({"certificate": "/c", "key": "/k", "authority": "/ca"}, "https://graphite.example.org", "/ca", 443),
+    ],
+)
+def test_graphite_web_is_asked_by_the_name_of_its_certificate(tls, url, authority, port):
+    variables = {**SECURE, "graphite_web_tls": tls, "graphite_web_tags_enabled": True}
+    one = topology("one", {"all": ["one"]}, one=variables)
+    assert problems("one", {"all": ["one"]}, one=variables) == []
+    web = one["web"]
+    assert (web["local_url"], web["public_url"], web["connect_address"], web["authority"]) == (url, url, "127.0.0.1", authority)
+    assert (one["carbon"]["tags_url"], one["carbon"]["tags_authority"]) == (url, authority)
+    assert {"component": "graphite_web", "variable": "graphite_web_tls", "protocol": "tcp", "address": "*", "port": port} in one["listens"]
+    (guest,) = one["graphite_web"]["guests"]
+    assert guest["networks"] == ["127.0.0.0/8", "::1", "graphite.example.org", "one"]
+
+
+def test_without_tls_graphite_web_is_asked_as_before():
+    for variables in ({}, {"graphite_web_tls": {}, "graphite_web_server_name": "graphite.example.org"}):
+        one = topology("one", {"all": ["one"]}, one=variables)
+        assert (one["web"]["connect_address"], one["web"]["authority"], one["carbon"]["tags_authority"]) == ("", "", "")
+        assert one["web"]["local_url"] == "http://127.0.0.1:80"
+
+
+def test_the_port_of_tls_is_taken():
+    (problem,) = problems("one", {"all": ["one"]}, one={**SECURE, "graphite_web_tls": {"self_signed": True, "port": 2003}})
+    assert problem == "carbon_relay_port and graphite_web_tls use TCP port 2003 on the same host; change one of them."
+
+
+def test_carbon_elsewhere_needs_a_certificate_that_it_can_trust():
+    groups = {"carbon": ["c1"], "statsd": ["c1"], "graphite_web": ["w1"]}
+    web = {**SECURE, "graphite_web_tags_enabled": True, "graphite_web_whisper_directory": "/mnt"}
+    carbon = {"carbon_cache_bind_address": "10.0.0.5"}
+    assert problems("w1", groups, w1=web, c1=carbon) == []
+    assert topology("c1", groups, w1=web, c1=carbon)["carbon"]["tags_url"] == "https://graphite.example.org"
+    self_signed = {**web, "graphite_web_tls": {"self_signed": True}}
+    (problem,) = problems("w1", groups, w1=self_signed, c1=carbon)
+    assert "graphite_web_tls of w1 is self_signed, and carbon on c1 tells graphite-web of tags without that certificate" in problem
+    trusting = {**carbon, "carbon_cache_tags_authority": "/etc/ssl/graphite.pem"}
+    assert problems("w1", groups, w1=self_signed, c1=trusting) == []
+    assert topology("c1", groups, w1=self_signed, c1=trusting)["carbon"]["tags_authority"] == "/etc/ssl/graphite.pem"
+    # The URL of the inventory leads elsewhere.
+    own = {**carbon, "carbon_cache_tags_url": "http://10.0.0.9"}
+    assert topology("c1", groups, w1=self_signed, c1=own)["carbon"]["tags_authority"] == ""
+    assert problems("w1", groups, w1=self_signed, c1=own) == []

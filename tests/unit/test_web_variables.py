@@ -134,3 +134,46 @@ def test_who_may_do_what(variables, words):
     problems = graphite_web_problems({**defaults, **variables})
     assert bool(problems) == bool(words), problems
     assert (words or "") in "".join(problems)
+
+
+CERTIFICATE = {"certificate": "/etc/le/full.pem", "key": "/etc/le/key.pem"}
+NAME = {"server_name": "graphite.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"tls": CERTIFICATE}, "graphite_web_tls is set, but graphite_web_server_name is not; set it to the name in the certificate"),
+        ({**NAME, "tls": {"certificate": "/c"}}, "graphite_web_tls lacks key; give paths on the host, such as those of certbot"),
+        ({**NAME, "tls": {"hsts": 300}}, "graphite_web_tls lacks certificate and key"),
+        ({**NAME, "tls": {**CERTIFICATE, "self_signed": True}}, "graphite_web_tls has self_signed as well as certificate and key"),
+        ({**NAME, "tls": {**CERTIFICATE, "certificate": "full.pem"}}, "graphite_web_tls: certificate is 'full.pem'; give an absolute path"),
+        ({**NAME, "tls": {**CERTIFICATE, "key": "MIIsecret"}}, "graphite_web_tls: key is no absolute path; give"),
+        ({**NAME, "tls": {**CERTIFICATE, "key": "-----BEGIN CERTIFICATE-----"}}, "key is a text without 'PRIVATE KEY'"),
+        ({**NAME, "tls": {**CERTIFICATE, "chain": "-----BEGIN PRIVATE KEY-----"}}, "chain is a text without 'BEGIN CERTIFICATE'"),
+        ({**NAME, "tls": {**CERTIFICATE, "port": 70000}}, "graphite_web_tls: port is 70000; a port is"),
+        ({**NAME, "tls": {**CERTIFICATE, "port": 80}}, "graphite_web_tls: port is 80, which is the port without TLS as well"),
+        ({**NAME, "tls": {**CERTIFICATE, "hsts": -1}}, "graphite_web_tls: hsts is -1; give a number of seconds"),
+        ({**NAME, "tls": {**CERTIFICATE, "minimum_version": "TLSv1.1"}}, "minimum_version is TLSv1.1; give one of TLSv1.2, TLSv1.3"),
+        ({**NAME, "tls": {**CERTIFICATE, "ciphers": "A B"}}, "ciphers is 'A B'; give names of OpenSSL"),
+        ({**NAME, "tls": {**CERTIFICATE, "acme_directory": "html"}}, "acme_directory is 'html'; give an absolute path"),
+        ({**NAME, "tls": {"self_signed": True, "redirect": False, "port": 8443, "minimum_version": "TLSv1.3"}}, None),
+        ({**NAME, "tls": {**CERTIFICATE, "chain": "/i", "hsts": 31536000, "authority": "/ca", "ciphers": "ECDHE+AESGCM"}}, None),
+        ({**NAME, "tls": {"certificate": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN EC PRIVATE KEY-----"}}, None),
+    ],
+)
+def test_tls(variables, words):
+    defaults = {name.partition("graphite_web_")[2]: value for name, value in _defaults().items() if name.startswith("graphite_web_")}
+    problems = graphite_web_problems({**defaults, **variables})
+    assert len(problems) == bool(words), problems
+    assert (words or "") in "".join(problems)
+    assert "secret" not in "".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("tls", "is_secure"),
+    [({}, False), ({"self_signed": True}, True), ({"self_signed": True, "redirect": False}, False), ({"redirect": "yes"}, True)],
+)
+def test_cookies_are_for_tls_where_nothing_is_served_without(role_validation, tls, is_secure):
+    settings = role_validation.value("graphite_web", "__graphite_web_tls_settings", {"graphite_web_tls": tls})
+    assert settings == ({"SESSION_COOKIE_SECURE": True, "CSRF_COOKIE_SECURE": True} if is_secure else {})

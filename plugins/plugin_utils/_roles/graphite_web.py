@@ -18,6 +18,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     network_problems,
     port_problem,
 )
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import tls_problems
 
 _SQLITE = "django.db.backends.sqlite3"
 _GROUPS = ("everybody", "users", "staff", "superusers", "nobody")
@@ -44,9 +45,12 @@ def graphite_web_problems(variables: dict) -> list[str]:
     database_problems = _database_problems(variables["database"], variables["install_method"])
     if variables.get("state") == "absent":
         return database_problems
-    problems = [port_problem("graphite_web_port", variables["port"])]
+    problems: list[str | None] = [port_problem("graphite_web_port", variables["port"])]
     if variables.get("server_name"):
         problems.append(host_name_problem("graphite_web_server_name", variables["server_name"]))
+    problems += tls_problems(
+        "graphite_web_tls", variables.get("tls") or {}, variables.get("server_name"), variables["port"], "graphite_web_server_name"
+    )
     problems += [
         f"graphite_web_allowed_hosts has '{name}'; give each name or address as an element of its own, without white space."
         for name in variables.get("allowed_hosts") or []
