@@ -60,6 +60,9 @@ options:
       which the name is unknown stays where it is; from a store that leaves, it goes to all others.
     type: str
     default: ''
+  tags_authority:
+    description: Path of the certificates by which O(tags_url) is trusted, if it has C(https://). If left out, those of the system.
+    type: path
   password:
     description: With which the daemons of all stores are asked; needed for V(serve), V(plan), V(pull) and V(remove).
     type: str
@@ -274,7 +277,7 @@ class Rebalance:
         self._state.make()
         table = TagNames(self._state.path("names.sqlite"))
         try:
-            table.learn(url)
+            table.learn(url, self._parameters["tags_authority"])
         except TagNamesError as error:
             return Names, str(error)
         return lambda: Names(table.finder()), f"{url} does not have them"
@@ -337,6 +340,7 @@ def main() -> None:
             "until": {"type": "int"},
             "own_prefixes": {"type": "list", "elements": "str", "default": ["carbon.agents."]},
             "tags_url": {"type": "str", "default": ""},
+            "tags_authority": {"type": "path"},
             "password": {"type": "str", "no_log": True},
             "port": {"type": "int", "default": 8730},
             "bandwidth": {"type": "int", "default": 0},

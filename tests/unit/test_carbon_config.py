@@ -189,3 +189,15 @@ def test_directories_of_the_package_are_made_where_they_are_missing_and_left_alo
     assert there < packaged
     assert missing(packaged) == set()
     assert missing(there) == packaged - there
+
+
+def test_carbon_trusts_the_certificate_of_graphite_web(role_validation):
+    def unit(authority):
+        return role_validation.rendered("carbon_cache", "carbon-cache@.service.j2", {"carbon_cache_tags_authority": authority})
+
+    assert "Environment=SSL_CERT_FILE=/etc/ssl/graphite.pem\n" in unit("/etc/ssl/graphite.pem")
+    assert "SSL_CERT_FILE" not in unit("")
+    for authority in ("graphite.pem", "/etc/my file", "/etc/../graphite.pem"):
+        (problem,) = role_validation.problems("carbon_cache", {"carbon_cache_tags_authority": authority})
+        assert f"carbon_cache_tags_authority is '{authority}'" in problem
+    assert role_validation.problems("carbon_cache", {"carbon_cache_tags_authority": "/etc/apache-wsgi/graphite.pem"}) == []

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -32,14 +33,17 @@ class TagNames:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def learn(self, url: str, timeout: float = 60.0) -> int:
-        """Read all names from graphite-web at ``url``; return how many there are. Raises ``TagNamesError``."""
+    def learn(self, url: str, authority: str | None = None, timeout: float = 60.0) -> int:
+        """Read all names from graphite-web at ``url``, whose certificate is trusted by the file ``authority``, or by the system.
+
+        Returns how many there are. Raises ``TagNamesError``.
+        """
         connection = self._open()
         count = 0
         try:
             with connection:
                 connection.execute("DELETE FROM names")
-                for name in _names(url, timeout):
+                for name in _names(url, authority, timeout):
                     digest = hashlib.sha256(os.fsencode(name)).hexdigest()
                     connection.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (digest, json.dumps(name)))
                     count += 1
@@ -63,17 +67,26 @@ class TagNames:
         return connection
 
 
-def _names(url: str, timeout: float) -> Iterator[str]:
-    details = _get(f"{url}/tags/{_NAME_TAG}", timeout)
+def _names(url: str, authority: str | None, timeout: float) -> Iterator[str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *_https(url, authority))
+    details = _get(opener, f"{url}/tags/{_NAME_TAG}", timeout)
     values = [item["value"] for item in (details or {}).get("values", [])]
     # One value at a time, so that no answer has all series.
     for value in values:
         expression = urllib.parse.quote(f"{_NAME_TAG}={value}", safe="")
-        yield from _get(f"{url}/tags/findSeries?expr={expression}", timeout) or []
+        yield from _get(opener, f"{url}/tags/findSeries?expr={expression}", timeout) or []
 
 
-def _get(url: str, timeout: float):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _https(url: str, authority: str | None) -> list[urllib.request.BaseHandler]:
+    if not url.startswith("https:"):
+        return []
+    try:
+        return [urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority))]
+    except OSError as error:
+        raise TagNamesError(f"{authority or 'the certificates of the system'} cannot be read: {error}") from error
+
+
+def _get(opener: urllib.request.OpenerDirector, url: str, timeout: float):
     try:
         with opener.open(url, timeout=timeout) as answer:
             return json.load(answer)

@@ -108,7 +108,7 @@ def carbon_cache_problems(variables: dict) -> list[str]:
         ),
         *aggregation_problems("carbon_cache_storage_aggregations", variables["storage_aggregations"]),
         *_settings_problems(variables["settings"]),
-        *_tags_problems(variables["tags_url"]),
+        *_tags_problems(variables["tags_url"], str(variables.get("tags_authority") or "")),
         *_port_problems(instances, variables["settings"]),
         *_receiver_problems(variables["settings"], instances),
         *_prune_problems(variables["prune"], whisper_directory),
@@ -164,7 +164,11 @@ def _settings_problems(settings: dict) -> list[str]:
     return problems
 
 
-def _tags_problems(url: object) -> list[str]:
+def _tags_problems(url: object, authority: str) -> list[str]:
+    if authority:
+        problem = plain_path_problem("carbon_cache_tags_authority", authority)
+        if problem or not authority.startswith("/"):
+            return [problem or f"carbon_cache_tags_authority is '{authority}'; give an absolute path on the host."]
     if not url or re.match(r"https?://[^\s/]+(/\S*)?\Z", str(url)):
         return []
     return [f"carbon_cache_tags_url is '{url}'; give the URL of graphite-web, such as http://127.0.0.1:80, or an empty text for no tags."]
