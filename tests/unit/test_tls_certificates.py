@@ -45,6 +45,8 @@ class Authority:
         self.make("impostor/intermediate", issuer="impostor/root", subject="intermediate", ca=True)
         self.write("full", "site", "intermediate")
         self._openssl("pkey", "-in", "site.key", "-aes256", "-passout", "pass:secret", "-out", "locked.key")
+        # Given as a key by a test, which is not about who can read it: others of the suite open the directories above.
+        (directory / "root.pem").chmod(0o600)
 
     def _openssl(self, *arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=self._directory, check=True, capture_output=True)
