@@ -56,7 +56,7 @@ def view(request, **_options):
 names = {"render": "render", "events/": "events", "dashboard/save/x": "dashboard_save", "dashboard/delete/x": "dashboard_delete",
          "dashboard/create-temporary": "dashboard_create_temporary", "tags/tagMultiSeries": "tagMultiSeries", "tags/delSeries": "delSeries",
          "s/x": "shorten", "account/login": "account_login", "account/logout": "account_logout", "composer/mygraph": "composer_mygraph",
-         "whitelist/add": "whitelist_add"}
+         "whitelist/add": "whitelist_add", "whitelist": "whitelist_show", "metrics/set-metadata": "metrics_set_metadata"}
 own = [re_path(f"^{path}$", view, name=name) for path, name in names.items()]
 own.append(re_path("^admin/", include(([re_path("^$", view, name="index"), re_path("^login$", view, name="login")], "admin"))))
 urls.urlpatterns = own
@@ -146,7 +146,8 @@ def test_by_default_everybody_reads_and_users_change(statuses):
     assert statuses(*asked) == [401] * len(CHANGES) + [200] * len(READS)
     assert statuses(*({**request, "user": "eve"} for request in asked)) == [200] * len(asked)
     assert statuses({"path": "/admin/"}, {"path": "/admin/", "user": "eve"}, {"path": "/admin/", "user": "bob"}) == [401, 403, 200]
-    assert statuses({"path": "/whitelist/add", "user": "eve"}, {"path": "/admin/login"}) == [403, 200]
+    of_admin = [{"path": path, "user": "eve"} for path in ("/whitelist/add", "/whitelist", "/metrics/set-metadata")]
+    assert statuses(*of_admin, {"path": "/admin/login"}) == [403, 403, 403, 200]
 
 
 def test_areas_are_for_groups_or_names(statuses):
@@ -190,7 +191,9 @@ HERE = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), [*CHANGES, ("POST", "/account/login"), ("GET", "/account/logout")])
+@pytest.mark.parametrize(
+    ("method", "path"), [*CHANGES, ("GET", "/metrics/set-metadata"), ("POST", "/account/login"), ("GET", "/account/logout")]
+)
 def test_a_page_of_another_site_changes_nothing(statuses, method, path):
     request = {"method": method, "path": path, "user": "root"}
     access = dict.fromkeys(("events", "dashboards", "tags", "tag_deletion"), "everybody")

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,7 +16,7 @@ from urllib.parse import quote, unquote
 import django
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import IntegrityError, OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import re_path
@@ -36,6 +38,10 @@ ANSWERS = {
     "tree": (json.dumps([{"text": IMAGE, "id": 'a"onmouseover="alert(1)', "leaf": 1}, {"text": "end\\", "id": "a"}]), "application/json"),
     "templates": (json.dumps({"templates": [{"name": IMAGE}]}), "application/json"),
     "series": (json.dumps([{"target": "a < b", "tags": {"name": "text"}}]), "application/json"),
+    "picture": (
+        '<svg>\n<script>\n  <![CDATA[\n    metadata = {"series": "]]></script><script>alert(1)</script>"}\n  ]]>\n</script>\n</svg>',
+        "image/svg+xml",
+    ),
     "search": ("ok.cpu,a');alert(1);(',b%27c,d<e,ok.disk", "text/plain"),
 }
 
@@ -76,7 +82,13 @@ def dashboards(tmp_path_factory):
     finder.StandardFinder = object
     graphite = ModuleType("graphite")
     graphite.functions = SimpleNamespace(functionInfo=lambda name, function: {})
-    modules = {"graphite": graphite, "graphite.finders": ModuleType("graphite.finders"), finder.__name__: finder}
+    graphite.views = ModuleType("graphite.views")
+    graphite.views.server_error = None
+    urls.handler500 = "graphite.views.server_error"
+    logger = ModuleType("graphite.logger")
+    logger.log = logging.getLogger("graphite")
+    modules = {"graphite": graphite, "graphite.finders": ModuleType("graphite.finders")}
+    modules |= {module.__name__: module for module in (finder, logger, graphite.views)}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
         patch.syspath_prepend(str(ROLE_FILES))
@@ -89,6 +101,7 @@ def dashboards(tmp_path_factory):
             INSTALLED_APPS=["dashboard"],
             MIDDLEWARE=["graphite_guard.guard", "django.middleware.gzip.GZipMiddleware", "graphite_guard.plain"],
             ROOT_URLCONF="graphite_urls",
+            SECRET_KEY="of this test, which has no secrets",
         )
         django.setup()
         models = importlib.import_module("dashboard.models")
@@ -99,7 +112,22 @@ def dashboards(tmp_path_factory):
         yield models
 
 
+ERRORS = {
+    "number": ValueError("invalid literal for int(): 'a'"),
+    "field": KeyError("path"),
+    "time": OverflowError("timestamp out of range"),
+    "pattern": re.error("missing )", "(((", 2),
+    "row": IntegrityError("NOT NULL constraint failed"),
+    "sqlite": OperationalError("user-defined function raised exception"),
+    "disk": OSError("/var/lib/graphite/search_index"),
+    "database": OperationalError("database is locked"),
+}
+
+
 def _patterns(models):
+    def fail(_request, name):
+        raise ERRORS[name]
+
     def load(_request, name):
         return HttpResponse(models.Dashboard.objects.get(name=name).state, content_type="application/json")
 
@@ -110,6 +138,7 @@ def _patterns(models):
     return [
         re_path("^browser/search$", lambda request: answer(request, "search"), name="browser_search"),
         re_path("^answer/(.+)$", answer),
+        re_path("^fail/(.+)$", fail),
         re_path("^dashboard/load/(.+)$", load),
         re_path("", answer),
     ]
@@ -153,9 +182,15 @@ def test_a_state_that_is_no_json_is_left_to_graphite_web(client):
         f"/composer/mygraph?action=save&url=x&graphName={quote(IMAGE)}",
         "/render?format=json&jsonp=alert(1)//",
         "/render?width=12000",
+        "/render/local",
+        "/tags?limit=99999999999999999999",
+        "/metrics/index.json?local=a",
+        "/tags?filter=(((",
+        "/tags/findSeries?expr=a!=~(((",
+        "/render?" + "a&" * 2000,
     ],
 )
-def test_names_with_markup_are_refused(client, path):
+def test_what_nobody_asks_in_good_faith_is_refused(client, path):
     response = client.get(path)
     assert response.status_code == 400
     assert response.headers["Content-Type"] == "text/plain"
@@ -169,10 +204,37 @@ def test_names_with_markup_are_refused(client, path):
         "/render?target=aliasSub(x,'%3C','%22%3E')&title=a%20%3C%20b&jsonp=jQuery1_2.a[0]",
         f"/composer/mygraph?action=delete&graphName={quote(IMAGE)}",
         "/dashboard?theme=dark",
+        "/tags/findSeries?expr=a=b(((&expr=b=~^c&limit=-1",
     ],
 )
 def test_what_people_use_goes_on(client, path):
     assert client.get(path).status_code == 200
+
+
+def test_a_store_takes_pictures_of_others(client):
+    assert client.post("/render/local/", b"line\n", "text/plain", **{"mod_wsgi.process_group": "graphite-store"}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded; charset=zlib", "multipart/form-data; boundary=\xff"])
+def test_fields_that_cannot_be_read_are_refused(client, kind):
+    assert client.generic("POST", "/dashboard/save/a", b"state=a", kind).status_code == 400
+
+
+@pytest.mark.parametrize(("name", "status"), [(name, 500 if name in ("disk", "database") else 400) for name in ERRORS])
+def test_a_view_that_fails_shows_no_program(dashboards, name, status):
+    response = Client(raise_request_exception=False).get(f"/fail/{name}")
+    assert (response.status_code, response.headers["Content-Type"]) == (status, "text/plain")
+    text = response.content.decode()
+    assert "Traceback" not in text
+    assert "graphite_guard" not in text
+    assert (str(ERRORS[name]) in text) == (status == 400)
+
+
+def test_a_series_in_a_picture_is_no_script(client):
+    data, text = client.get("/answer/picture").content.decode(), ANSWERS["picture"][0]
+    assert data.count("<script>") == 1
+    found = json.loads(data.partition("metadata = ")[2].partition("\n  ]]>")[0])
+    assert found["series"] in text
 
 
 def test_a_sentence_is_no_page(client):

@@ -3,8 +3,8 @@
 """Sends raw requests to the stack from another host, as they stand, and prints what comes back.
 
 Reads ``{"address", "authority", "trap", "attacks": [{"name", "port", "tls", "server_name", "parts", "pause", "timeout"}]}`` as JSON from
-standard input; ``parts`` are in Base64 and are sent one after the other, with a pause before each but the first. Prints ``{"answers": {NAME:
-{"data", "error", "is_closed", "seconds"}}, "trapped": [ADDRESS]}``: who has connected to the port ``trap`` of this host meanwhile.
+standard input; ``parts`` are in Base64 and are sent one after the other, with a pause before each but the first. Prints ``{"answers":
+{NAME: {"data", "error", "is_closed", "seconds"}}, "trapped": [ADDRESS]}``: who has connected to the port ``trap`` of this host meanwhile.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def trap(port, trapped):
 def main():
     work, trapped = json.load(sys.stdin), []
     trap(work["trap"], trapped)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda one: attack(work["address"], work["authority"], one), work["attacks"])
         found = {one["name"]: answer for one, answer in zip(work["attacks"], answers)}
     json.dump({"answers": found, "trapped": trapped}, sys.stdout)

@@ -91,7 +91,9 @@ def content():
     """Return what the database and the whisper files hold."""
     database = json.loads(on_stack("runuser", "-u", "_graphite", "--", "python3", "-c", DATABASE, *LOGIN_TABLES))
     # Carbon makes series about itself whenever it likes.
-    files = on_stack("find", "/var/lib/graphite/whisper", "/etc/graphite", "/var/www", "-not", "-path", "*/carbon/*", "-not", "-path", "*/stats*")
+    files = on_stack(
+        "find", "/var/lib/graphite/whisper", "/etc/graphite", "/var/www", "-not", "-path", "*/carbon/*", "-not", "-path", "*/stats*"
+    )
     return database, files
 
 
@@ -156,7 +158,12 @@ def test_the_stack_has_asked_nobody(siege):
 
 def test_the_page_cannot_be_framed(siege):
     head = siege["answers"]["clickjacking"]["data"].partition(b"\r\n\r\n")[0].lower()
-    for line in (b"x-frame-options: sameorigin", b"frame-ancestors 'self'", b"x-content-type-options: nosniff", b"strict-transport-security: max-age=31536000"):
+    for line in (
+        b"x-frame-options: sameorigin",
+        b"frame-ancestors 'self'",
+        b"x-content-type-options: nosniff",
+        b"strict-transport-security: max-age=31536000",
+    ):
         assert line in head
 
 

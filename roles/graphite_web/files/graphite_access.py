@@ -47,6 +47,7 @@ CHANGES = {
     "dashboard_email": "dashboards",
     "shorten": "dashboards",
     "account_update": "dashboards",
+    "metrics_set_metadata": "admin",
     "whitelist_add": "admin",
     "whitelist_remove": "admin",
     "account_login": "",
@@ -163,7 +164,7 @@ def _area(request) -> tuple[str, bool]:
         return "events", True
     if match.url_name == "composer_mygraph" and request.GET.get("action") in ("save", "delete"):
         return "dashboards", True
-    return "read", False
+    return ("admin" if match.url_name == "whitelist_show" else "read"), False
 
 
 def _is_from_elsewhere(request) -> bool:

@@ -13,13 +13,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 
 from django.apps import apps
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.db import DataError, IntegrityError
 from django.db.models.signals import post_init
-from django.http import HttpResponseBadRequest
+from django.http import HttpResponse, HttpResponseBadRequest, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from django.utils.http import url_has_allowed_host_and_scheme
-from graphite import functions
+from graphite import functions, views
 from graphite.finders.standard import StandardFinder
+from graphite.logger import log
 
 # A picture of this many pixels on each side takes some 270 MB while it is drawn.
 PICTURE_LIMIT = 8192
@@ -39,8 +44,25 @@ BARE = (
 # How answers begin whose names the pages write into trees and lists as they are.
 LISTS = re.compile(rb'\s*(\[\s*\{\s*"text"|\{\s*"(templates|metrics)")')
 LIST_MARKUP = {b"<": b"&lt;", b">": b"&gt;", b'\\"': b"&quot;"}
+# What a picture in SVG says about itself, in a script: names of series could end the script, and begin another one.
+SVG_DATA = re.compile(rb"(?<=<!\[CDATA\[\n    metadata = ).*(?=\n  \]\]>\n</script>\n</svg>\s*\Z)", re.DOTALL)
 # What ends the text in a link of the search box, which the browser decodes twice.
 LINK_END = re.compile(rb"""['"<>\\&]|%[0-9a-fA-F]{2}""")
+# What Django raises while it reads a request: fields without end, an unknown character set, a client that has gone.
+UNREADABLE = (BadRequest, SuspiciousOperation, MultiPartParserError, UnreadablePostError, LookupError, ValueError)
+# What a view raises that can make nothing of a request.
+BAD_INPUT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    DataError,
+    IntegrityError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    re.error,
+)
 COOKIE = re.compile(r"(?:^|;)\s*ys-defaultGraphParams=([^;]*)")
 # The dashboard of Debian 12's package calls this function, and has forgotten it; the others' own replaces it.
 ENCODE = b"<script>function htmlEncode(text) { return String(text).replace(/[^a-zA-Z0-9 ]/g, (c) => `&#${c.charCodeAt()};`); }</script>"
@@ -64,10 +86,14 @@ def guard(get_response):
         post_init.connect(_disarm, sender=apps.get_model("dashboard", model))
     if "getargspec" in functions.functionInfo.__code__.co_names and not hasattr(inspect, "getargspec"):
         functions.functionInfo = _describe
+    views.server_error = _failed
 
     def guarded(request):
-        request.body  # noqa: B018  # views that read it themselves cannot after its form fields have been read
-        refused = next(_problems(request), None)
+        try:
+            request.body  # noqa: B018  # views that read it themselves cannot after its form fields have been read
+            refused = next(_problems(request), None)
+        except UNREADABLE as error:
+            refused = f"the request cannot be read: {type(error).__name__}"
         if refused:
             return _refusal(refused)
         if not all(map(_is_harmless_cookie, COOKIE.findall(request.META.get("HTTP_COOKIE", "")))):
@@ -95,6 +121,17 @@ def _describe(name, function):
     }
 
 
+def _failed(_request, **_options):
+    """Answer when a view has failed, in place of graphite-web's page, which shows the program to everybody."""
+    error = sys.exc_info()[1]
+    log.exception("a view has failed")
+    reason = next(iter(f"{type(error).__name__}: {error}"[:200].splitlines()))
+    # SQLite says this of a regular expression that is none.
+    if isinstance(error, BAD_INPUT) or "user-defined function" in reason:
+        return _refusal(f"graphite-web can make nothing of this request: {reason}")
+    return HttpResponse("graphite-web has failed; its log says why\n", status=500, content_type="text/plain")
+
+
 def plain(get_response):
     """Django middleware, the last, so that nothing is compressed yet: sends text as text, and names in lists as text."""
 
@@ -108,6 +145,8 @@ def plain(get_response):
             response.content = re.sub(rb"<|>|\\.", lambda found: LIST_MARKUP.get(found[0], found[0]), content)
         elif kind.startswith("text/html") and view in ("dashboard", "dashboard_template"):
             response.content = content.replace(b"</head>", ENCODE + b"</head>", 1)
+        elif kind.startswith("image/svg+xml"):
+            response.content = SVG_DATA.sub(lambda found: found[0].replace(b"<", b"\\u003c").replace(b">", b"\\u003e"), content, count=1)
         elif view == "browser_search":
             response.content = b",".join(name for name in content.split(b",") if not LINK_END.search(name))
         return response
@@ -120,7 +159,16 @@ def _problems(request):
         yield "a name must not hold < > \\"
     if request.GET.get("action") == "save" and MARKUP.search(request.GET.get("graphName", "")):
         yield 'the name of a graph must not hold < > "'
+    # It takes pickles, which hold the sizes of a picture as well. Hosts that have others render their pictures ask at another address.
+    if re.search(r"/render/local/?$", request.path_info) and request.META.get("mod_wsgi.process_group") != "graphite-store":
+        yield "graphite-web renders the data of others at graphite_web_store_address only"
     for parameters in (request.GET, request.POST):
+        for name in ("limit", "local"):
+            if not all(re.fullmatch(r"-?[0-9]{1,9}", value) for value in parameters.getlist(name)):
+                yield f"{name} must be a number"
+        expressions = [value.partition("=~")[2] for name in ("expr", "expr[]") for value in parameters.getlist(name)]
+        if not all(map(_is_pattern, [*parameters.getlist("filter"), *expressions])):
+            yield "a regular expression is none"
         for side in ("width", "height"):
             if any(_number(value) > PICTURE_LIMIT for value in parameters.getlist(side)):
                 yield f"{side} must not exceed {PICTURE_LIMIT} pixels"
@@ -130,6 +178,14 @@ def _problems(request):
             yield "jsonp must be the name of a function"
         if any(_disarmed(value) for value in parameters.getlist("state")):
             yield 'the times, sizes and addresses of a dashboard must not hold < > "'
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _is_harmless_cookie(value: str) -> bool:
