@@ -430,8 +430,10 @@ GRAPHITE = [
 
 # Of Django and of paths.
 PATHS = [
-    case(f"path-{name}", get(path), REFUSED | LOGIN | {200}, b"SECRET_KEY", b"root:x:0", b"DATABASES", b"[core]")
+    case(f"path-{name}", get(path), REFUSED | LOGIN | {200}, b"SECRET_KEY", b"root:x:0", b"DATABASES", b"[core]", b"Index of")
     for name, path in {
+        "static-list": "/static/",
+        "static-list-of-pictures": "/static/js/?C=M;O=D",
         "static-parent": "/static/../local_settings.py",
         "static-encoded": "/static/%2e%2e/local_settings.py",
         "static-encoded-twice": "/static/%252e%252e/local_settings.py",

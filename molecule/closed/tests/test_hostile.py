@@ -27,7 +27,15 @@ PROGRAM = (ROOT / "molecule" / "closed" / "files" / "attack.py").read_text()
 UNITS = ("apache2", "carbon-relay", "carbon-cache@a", "statsd", "graphite-memcached")
 USERS = {"alice": "the password of alice", "admin": PASSWORD}
 # What no answer may hold, whatever was asked.
-LEAKS = (b"Traceback (most recent call last)", b"dist-packages", b"root:x:0:0", b"SECRET_KEY", b"Django Version", b"pbkdf2_sha256")
+LEAKS = (
+    b"Access-Control-Allow",
+    b"Traceback (most recent call last)",
+    b"dist-packages",
+    b"root:x:0:0",
+    b"SECRET_KEY",
+    b"Django Version",
+    b"pbkdf2_sha256",
+)
 # Tables that change when somebody logs in, or is asked for a login.
 LOGIN_TABLES = ("django_session", "auth_user", "account_profile")
 DATABASE = """
@@ -37,6 +45,20 @@ tables = [name for name, in connection.execute("SELECT name FROM sqlite_master W
 content = {name: connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in tables if name not in sys.argv[1:]}
 content["users"] = connection.execute("SELECT username, password, is_staff, is_superuser, is_active FROM auth_user").fetchall()
 print(json.dumps(content))
+"""
+
+
+# Begins as many requests as it is told, over TLS, and sends nothing more.
+SLOW = """
+import socket, ssl, sys, time
+address, authority, number, begin = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority)
+context.check_hostname = False
+held = [context.wrap_socket(socket.create_connection((address, 443)), server_hostname="graphite.test.example") for _ in range(int(number))]
+for one in held:
+    one.sendall(begin.encode())
+print("held", flush=True)
+time.sleep(30)
 """
 
 
@@ -181,3 +203,14 @@ def test_who_is_asked_in_still_comes_in():
     own = ("Content-Type: application/json", f"Origin: https://{NAME}", "Sec-Fetch-Site: same-origin", alice)
     event = get("/events/", *own, body=EVENT).replace(b"GET", b"POST", 1)
     assert ask(event)[0] == 200
+
+
+@pytest.mark.usefixtures("siege")
+def test_fifty_slow_clients_keep_nobody_out():
+    command = ["docker", "exec", "-i", PEER, "python3", "-c", SLOW, ADDRESS, AUTHORITY, "50", f"GET / HTTP/1.1\r\nHost: {NAME}\r\n"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as slow:
+        assert slow.stdout.readline() == "held\n"
+        began = time.monotonic()
+        status, _data = ask(get("/account/login"))
+        assert status == 200
+        assert time.monotonic() - began < 10
