@@ -45,7 +45,7 @@ BARE = (
 LISTS = re.compile(rb'\s*(\[\s*\{\s*"text"|\{\s*"(templates|metrics)")')
 LIST_MARKUP = {b"<": b"&lt;", b">": b"&gt;", b'\\"': b"&quot;"}
 # What a picture in SVG says about itself, in a script: names of series could end the script, and begin another one.
-SVG_DATA = re.compile(rb"(?<=<!\[CDATA\[\n    metadata = ).*(?=\n  \]\]>\n</script>\n</svg>\s*\Z)", re.DOTALL)
+SVG_DATA = re.compile(rb"(?<=<!\[CDATA\[).*(?=\]\]>)", re.DOTALL)
 # What ends the text in a link of the search box, which the browser decodes twice.
 LINK_END = re.compile(rb"""['"<>\\&]|%[0-9a-fA-F]{2}""")
 # What Django raises while it reads a request: fields without end, an unknown character set, a client that has gone.
