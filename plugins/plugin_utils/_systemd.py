@@ -2,7 +2,8 @@
 # Copyright: metricstack maintainers
 """The sandbox of this collection's services. This file is private to the collection.
 
-Source of the settings: systemd.exec(5) of systemd 252 and 257; all of them exist since 247.
+Source of the settings: systemd.exec(5) of systemd 252 and 257; all of them exist since 247. PrivateUsers= is not among them: where an
+administrator forbids user namespaces (user.max_user_namespaces=0), a service that has it does not start.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def unit_sandbox(options: dict) -> str:
         "MemoryDenyWriteExecute": "true" if options.get("memory_deny_write_execute", True) else None,
         "NoNewPrivileges": "true",
         "PrivateDevices": "true",
+        # The rest implies it, which the older systemd-analyze does not know.
+        "PrivateMounts": "true",
         "PrivateTmp": "true",
         "ProcSubset": "pid",
         "ProtectClock": "true",
@@ -54,6 +57,7 @@ def unit_sandbox(options: dict) -> str:
         "RestrictRealtime": "true",
         "RestrictSUIDSGID": "true",
         "SystemCallArchitectures": "native",
+        "UMask": "0027",
     }
     lines = [f"{name}={value}" for name, value in settings.items() if value is not None]
     # The second line takes away from the first.
