@@ -49,10 +49,10 @@ class Backups:
         self.directory = directory
         self.repository = os.path.join(directory, "repository")
         self._lock = lock
+        self._passphrase = passphrase or ""
         self._environment = {
             "BORG_BASE_DIR": os.path.join(directory, "borg"),
             "BORG_EXIT_CODES": "legacy",
-            "BORG_PASSPHRASE": passphrase or "",
             # The directory may be a mount, or have come back from the controller.
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
@@ -178,16 +178,24 @@ class Backups:
             return _check(process, command[0])
 
     def _start(self, command: list[str], **arguments) -> subprocess.Popen:
+        source, target = os.pipe()
+        os.write(target, self._passphrase.encode())
+        os.close(target)
+        # Borg removes line feeds at the end of what it reads, and asks a terminal if it has read nothing.
+        is_read = bool(self._passphrase) and not self._passphrase.endswith("\n")
+        secret = {"BORG_PASSPHRASE_FD": str(source)} if is_read else {"BORG_PASSPHRASE": self._passphrase}
         try:
             return subprocess.Popen(
                 ["borg", *command],
-                env=self._environment,
+                env={**self._environment, **secret},
                 # A Borg that outlives its module keeps the lock as long as it runs.
-                pass_fds=[self._lock],
+                pass_fds=[self._lock, source],
                 **{"stdin": subprocess.DEVNULL, "cwd": "/", **arguments},
             )
         except FileNotFoundError as error:
             raise BackupError("borg is not there; install borgbackup") from error
+        finally:
+            os.close(source)
 
 
 @contextlib.contextmanager
