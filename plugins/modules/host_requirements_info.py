@@ -272,6 +272,11 @@ options:
             description: Whether the default site of the package is going to be disabled, unless its file or its page has been modified.
             type: bool
             default: false
+          sandbox:
+            description: Whether Apache is going to have a sandbox in which the sites alone work; what else it serves is a problem then.
+            type: bool
+            default: false
+            version_added: 2.1.0
           directory:
             description: Directory of Apache's configuration.
             type: path
@@ -476,6 +481,10 @@ apache:
       type: list
       elements: str
       sample: [sites-enabled/other.conf]
+    is_version_free:
+      description: Whether nobody but the package says how much of Apache's version is shown.
+      type: bool
+      sample: true
     run_user:
       description: User that Apache runs as, from C(envvars).
       type: str
@@ -587,6 +596,7 @@ COMPONENT = {
         "options": {
             "sites": {"type": "list", "elements": "dict", "default": []},
             "disable_default_site": {"type": "bool", "default": False},
+            "sandbox": {"type": "bool", "default": False},
             "directory": {"type": "path", "default": apache.ROOT},
         },
     },

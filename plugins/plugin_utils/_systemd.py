@@ -20,9 +20,10 @@ def unit_sandbox(options: dict) -> str:
 
     ``writable`` and ``readable`` are the paths that the service writes to and reads from; those that every service sees
     need not be named under ``readable``. ``address_families`` are those of its sockets, by default local and Internet
-    ones. ``memory_deny_write_execute`` is false for programs that compile at run time, such as Node.js.
+    ones. ``memory_deny_write_execute`` is false for programs that compile at run time, such as Node.js. ``capabilities`` are
+    those of root that the service keeps, by default none.
     """
-    unknown = set(options) - {"writable", "readable", "address_families", "memory_deny_write_execute"}
+    unknown = set(options) - {"writable", "readable", "address_families", "memory_deny_write_execute", "capabilities"}
     if unknown:
         raise ValueError(f"unit_sandbox knows no {', '.join(sorted(unknown))}")
     writable = [posixpath.normpath(path) for path in options.get("writable") or []]
@@ -30,7 +31,7 @@ def unit_sandbox(options: dict) -> str:
     bound = [path for path in writable if _is_in_home(path)]
     plain = [path for path in writable if path not in bound]
     settings = {
-        "CapabilityBoundingSet": "",
+        "CapabilityBoundingSet": " ".join(options.get("capabilities") or []),
         "LockPersonality": "true",
         "MemoryDenyWriteExecute": "true" if options.get("memory_deny_write_execute", True) else None,
         "NoNewPrivileges": "true",

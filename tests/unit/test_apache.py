@@ -141,6 +141,37 @@ def test_a_packaged_port_that_nobody_needs_makes_way_for_its_holder(examine, ins
     assert again.listens == {"graphite": ["8080"]}
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_apache_does_not_listen_where_no_site_answers(examine, installed):
+    """As on a store of a cluster. The directive comes back with a site that needs it, of whomever, and when the sites go."""
+    store = site("graphite-store", port=8081, address="192.0.2.7")
+    first = examine([store], installed=installed, disable_default_site=True)
+    text = first.ports_file()["content"]
+    assert "\n# Listen 80\n" in text
+    assert "\tListen 443\n" in text
+    assert first.listens == {"graphite-store": ["192.0.2.7:8081"]}
+    taken = {"ports.conf": text}
+    assert examine([store], taken, disable_default_site=True).ports_file() is None
+    front = examine([store, site("graphite")], taken, disable_default_site=True)
+    assert front.ports_file()["content"] == apache.PACKAGED_PORTS
+    assert front.listens == {"graphite-store": ["192.0.2.7:8081"], "graphite": []}
+    shop = {"sites-enabled/shop.conf": "<VirtualHost *:80>\n</VirtualHost>\n"}
+    assert examine([store], {**taken, **shop}, disable_default_site=True).ports_file()["content"] == apache.PACKAGED_PORTS
+
+
+def test_apache_listens_again_when_the_sites_are_gone(examine):
+    store = site("graphite-store", port=8081, address="192.0.2.7")
+    text = examine([store], disable_default_site=True).ports_file()["content"]
+    gone = examine([{**store, "state": "absent"}], {"ports.conf": text})
+    assert gone.ports_file()["content"] == apache.PACKAGED_PORTS
+    # With a default site, another site, or a port of the administrator's, Apache listens as before.
+    assert examine([store]).ports_file() is None
+    shop = {"sites-enabled/shop.conf": "<VirtualHost *:8080>\n</VirtualHost>\n"}
+    assert examine([store], shop, disable_default_site=True).ports_file() is None
+    (Path(examine([store]).configuration.root) / "sites-enabled/shop.conf").unlink()
+    assert examine([store], {"ports.conf": "Listen 80\nListen 90\n"}, disable_default_site=True).ports_file() is None
+
+
 def test_the_port_of_ssl_makes_way_as_well(examine):
     examination = examine([site("graphite")], SSL, NGINX.format(443) + APACHE)
     assert examination.problems() == []
@@ -412,6 +443,31 @@ def test_the_modules_of_tls_come_and_go_with_it(examine, tmp_path):
     assert other.unneeded_module_files(recorded) == []
 
 
+def test_what_the_administrator_says_of_the_version_stays(examine):
+    """Debian's own file says that the version is shown."""
+    text = "ServerTokens OS\n"
+    sums = {}
+
+    def is_free(**files):
+        examination = examine([site("graphite")], {f"conf-enabled/{name}.conf": text for name, text in files.items()})
+        path = f"{examination.configuration.root}/conf-enabled/security.conf"
+        sums.setdefault(path, apache.file_checksum(path))
+        return examination.is_version_free(sums)
+
+    assert is_free(security=text)
+    assert not is_free(security="ServerTokens Full\n")
+    assert is_free(security=text)
+    assert not is_free(own=text)
+
+
+def test_what_else_apache_serves_is_named_before_it_gets_a_sandbox(examine):
+    files = {"sites-enabled/shop.conf": "<VirtualHost *:80>\n</VirtualHost>\n", "sites-enabled/graphite.conf": ""}
+    examination = examine([site("graphite")], files, disable_default_site=True)
+    (problem,) = examination.sandbox_problems(examination.customizations({}))
+    assert "Apache also reads sites-enabled/shop.conf," in problem
+    assert "apache_wsgi_sandbox" in problem
+
+
 NAMED = {"graphite_web_server_name": "graphite.example.org"}
 PATHS = {"certificate": "/etc/le/full.pem", "key": "/etc/le/key.pem"}
 
@@ -425,7 +481,9 @@ def written(role_validation):
         host = {"listens": {"graphite": []}, "server_aliases": {"graphite": ["web1"]}, "ports_file": None, "module_files": ["ssl.load"]}
         host["recorded_module_files"] = ["ssl.load"] if tls else []
         host["unneeded_module_files"] = [] if tls else ["ssl.load"]
+        host["is_version_free"] = True
         variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": []}
+        variables["__apache_wsgi_examination"] = {"paths": []}
         files = {file["path"]: file for file in role_validation.listed("apache_wsgi", "files.yml.j2", variables)}
         return files, role_validation.listed("apache_wsgi", "services.yml.j2", variables)
 
@@ -464,7 +522,7 @@ def test_a_site_with_tls_redirects_and_lets_the_authority_through(written):
 def test_a_site_with_tls_may_serve_without_as_well(written):
     files, _units = written(self_signed=True, redirect=False, minimum_version="TLSv1.3", ciphers="ECDHE+AESGCM")
     plain, encrypted = files[SITE_FILE]["content"].split("<VirtualHost ")[1:]
-    assert "Redirect " not in plain
+    assert "Redirect 308" not in plain
     assert "WSGIScriptAlias" in plain
     assert "Alias /.well-known/acme-challenge/" in plain
     assert "SSLCertificateFile /etc/apache-wsgi/graphite.pem" in encrypted
@@ -533,11 +591,22 @@ def test_the_ports_of_sites_with_and_without_tls_differ():
     assert "tls is set, but server_name of site 'b' is not" in problem
 
 
+def test_methods_and_directories_that_cannot_be_are_refused():
+    wanted = site("a", **APPLICATION, methods=["GET", "post", 5], readable=["/srv/a", "b"], writable=["/srv/a b"])
+    problems = apache_wsgi_problems({"sites": [wanted]})
+    assert len(problems) == 4
+    assert sum("methods has 'post'" in problem or "methods has '5'" in problem for problem in problems) == 2
+    assert any("readable[1] is 'b'" in problem for problem in problems)
+    assert any("writable[0] is '/srv/a b'" in problem for problem in problems)
+
+
 def test_a_site_keeps_every_character(role_validation):
     directive = 'Header set X-Team "größe \U0001f680"'
     wanted = site("wiki", **APPLICATION, extra_directives=[directive], watched_files=["/srv/\U0001f680"])
     host = {"listens": {"wiki": []}, "server_aliases": {"wiki": []}, "ports_file": None, "module_files": ["headers.load"]}
+    host["is_version_free"] = False
     variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": ["old"]}
+    variables["__apache_wsgi_examination"] = {"paths": []}
     link, written, *_rest, old = role_validation.listed("apache_wsgi", "files.yml.j2", variables)
     assert link["path"] == "/etc/apache2/mods-enabled/headers.load"
     assert f"    {directive}\n</VirtualHost>" in written["content"]

@@ -40,6 +40,11 @@ def test_programs_that_compile_at_run_time_keep_the_memory_for_it():
     assert settings(address_families=["AF_UNIX"])["RestrictAddressFamilies"] == "AF_UNIX"
 
 
+def test_a_service_of_root_keeps_the_capabilities_that_it_names():
+    assert settings()["CapabilityBoundingSet"] == ""
+    assert settings(capabilities=["CAP_SETUID", "CAP_SETGID"])["CapabilityBoundingSet"] == "CAP_SETUID CAP_SETGID"
+
+
 def test_a_word_that_it_does_not_know_is_refused():
     with pytest.raises(AnsibleFilterError, match="knows no writeable"):
         unit_sandbox_of({"writeable": []})

@@ -34,6 +34,10 @@ _TLS_VARIABLES = {"graphite": "graphite_web_server_name and graphite_web_tls"}
 # Content of the package's ports.conf; Apache listens on the first port without an additional module.
 PACKAGED_PORTS = "Listen 80\n\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n\n<IfModule mod_gnutls.c>\n\tListen 443\n</IfModule>\n"
 _PACKAGED_ARGUMENTS = ("80", "443")
+# Why the first of them is a comment on a host where no site answers on it, as on a store of a cluster.
+_EMPTY = "no site answers on it"
+_TAKEN_OUT = re.compile(rf"(?m)^# Taken out by Ansible, because {_EMPTY}:\n# (Listen (\S+))$")
+_PACKAGED_LINES = "".join(f"{line.strip()}\n" for line in PACKAGED_PORTS.splitlines() if line)
 # Enabled by the packages themselves.
 _PACKAGED_MODULES = {"alias", "mime", "setenvif", "wsgi"}
 # What mod_ssl and its configuration in the package need, and what lets a certificate authority's requests through.
@@ -108,6 +112,8 @@ class Configuration:
         # The first file that names each certificate, by the path of the certificate.
         self.certificates: dict[str, str] = {}
         self.server_name = ""
+        # The files that say how much of Apache's version is shown.
+        self.version_files: list[str] = []
         self._tests = _STATIC | ({"ssl_module", "mod_ssl.c"} if with_tls else set())
         self._defined: dict[str, str] = {}
         self._files: list[str] = []
@@ -155,6 +161,8 @@ class Configuration:
             return
         if name == "listen":
             self.listens.append(Listen(arguments[0], path, number))
+        elif name == "servertokens":
+            self.version_files.append(path)
         elif name == "sslcertificatefile":
             self.certificates.setdefault(os.path.join(self.root, arguments[0]), path)
         elif name == "define":
@@ -279,14 +287,14 @@ def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[
 
 
 def without_listens(text: str, lines: dict[int, str]) -> str:
-    """Return the text of ports.conf with the directives on ``lines`` as comments; the values say who holds the port."""
+    """Return the text of ports.conf with the directives on ``lines`` as comments; the values say why."""
     result = []
     for number, line in enumerate(text.splitlines(), start=1):
         if number not in lines:
             result.append(line)
             continue
         indent = line[: len(line) - len(line.lstrip())]
-        result += [f"{indent}# Taken out by Ansible, because {lines[number]} holds the port:", f"{indent}# {line.strip()}"]
+        result += [f"{indent}# Taken out by Ansible, because {lines[number]}:", f"{indent}# {line.strip()}"]
     return "\n".join(result) + "\n"
 
 
@@ -336,6 +344,10 @@ class Examination:
         if disable_default_site and not self.default_site_changed:
             self._gone.add(DEFAULT_SITE)
         self.elsewhere = [listen for listen in self.configuration.listens if not self._is_gone(listen.path)]
+        self._ports_text = self._read_ports()
+        self._needed = self._needed_ports()
+        self.empty = self._empty()
+        self.elsewhere = [listen for listen in self.elsewhere if listen not in self.empty] + self._returning()
         self.unused = self._unused()
         self.listens = listens_of_sites(self._sites, [listen.argument for listen in self._kept()])
 
@@ -381,16 +393,39 @@ class Examination:
             if path not in own and os.path.exists(path) and packaged.get(os.path.realpath(path)) != file_checksum(path)
         ]
 
+    def is_version_free(self, packaged: dict[str, str]) -> bool:
+        """Return whether nobody but the package, with the MD5 sums ``packaged``, says how much of Apache's version is shown."""
+        others = {path for path in self.configuration.version_files if not self._is_gone(path)}
+        return all(packaged.get(os.path.realpath(path)) == file_checksum(path) for path in others)
+
+    def sandbox_problems(self, customizations: list[str]) -> list[str]:
+        """Return one message for what Apache serves beside the sites, which would have to live in their sandbox."""
+        others = [name for name in customizations if not self._is_gone(os.path.join(self._root, name))]
+        if not others:
+            return []
+        return [
+            f"apache_wsgi_sandbox is true, but Apache also reads {', '.join(others)}, and what is served there would lose what the sites do"
+            " not need, such as directories below /home and other programs. Disable that (a2dissite, a2disconf), or set apache_wsgi_sandbox"
+            " to false."
+        ]
+
     def ports_file(self) -> dict[str, str] | None:
         """Return ``path`` and ``content`` of ports.conf without the directives that no site needs, or ``None`` if it stays."""
-        if not self.unused:
-            return None
-        path = f"{self._root}/ports.conf"
-        text = PACKAGED_PORTS
-        if self.configuration.installed:
-            with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-                text = stream.read()
-        return {"path": path, "content": without_listens(text, {listen.line: holder.owner for listen, holder in self.unused})}
+        lines = {listen.line: f"{holder.owner} holds the port" for listen, holder in self.unused}
+        lines.update({listen.line: _EMPTY for listen in self.empty})
+        text = without_listens(self._ports_text, lines) if lines else self._ports_text
+        returning = [listen.argument for listen in self._returning()]
+        text = _TAKEN_OUT.sub(lambda match: match[1] if match[2] in returning else match[0], text)
+        return None if text == self._ports_text else {"path": f"{self._root}/ports.conf", "content": text}
+
+    def _read_ports(self) -> str:
+        if not self.configuration.installed:
+            return PACKAGED_PORTS
+        try:
+            with open(f"{self._root}/ports.conf", encoding="utf-8", errors="surrogateescape") as stream:
+                return stream.read()
+        except OSError:
+            return ""
 
     def problems(self) -> list[str]:
         """Return one message for each socket that Apache would open and could not, or that a site would not get, and for each
@@ -515,16 +550,41 @@ class Examination:
         """Return the arguments of all ``Listen`` directives that will be in force."""
         return [listen.argument for listen in self._kept()] + [item for own in self.listens.values() for item in own]
 
-    def _unused(self) -> list[tuple[Listen, Socket]]:
-        """Return the packaged directives that no site needs and whose port another process uses, each with that process."""
+    def _needed_ports(self) -> set[str]:
+        """Return the ports that virtual hosts answer on, beside the package's own; ``*`` is every port."""
         needed = {port for site in self._sites for _address, port in site_listeners(site)}
         for host in self.configuration.hosts:
             default = host.site == DEFAULT_SITE and not self.default_site_changed
             if not default and not self._is_gone(host.path):
                 needed |= {port for _address, port in host.addresses}
+        return needed
+
+    def _empty(self) -> list[Listen]:
+        """Return the packaged directive for the port 80 where nothing would answer on it, and nobody has written ports.conf."""
+        others = [host for host in self.configuration.hosts if not self._is_gone(host.path)]
+        if not self._sites or others or self._needed & {"80", "*"} or DEFAULT_SITE not in self._gone:
+            return []
+        if "".join(f"{line}\n" for _number, line in logical_lines(self._ports_text)) != _PACKAGED_LINES:
+            return []
+        return [listen for listen in self.elsewhere if listen.path == f"{self._root}/ports.conf" and listen.argument == "80"]
+
+    def _returning(self) -> list[Listen]:
+        """Return the directives that were taken out because no site answered, where one does again or the sites are gone."""
+        found = []
+        for match in _TAKEN_OUT.finditer(self._ports_text):
+            if not self._sites or self._needed & {match[2], "*"}:
+                found.append(Listen(match[2], f"{self._root}/ports.conf", self._ports_text[: match.start(1)].count("\n") + 1))
+        return found
+
+    def _unused(self) -> list[tuple[Listen, Socket]]:
+        """Return the packaged directives that no site needs and whose port another process uses, each with that process."""
         found = []
         for listen in self.elsewhere:
-            if listen.path != f"{self._root}/ports.conf" or listen.argument not in _PACKAGED_ARGUMENTS or needed & {listen.argument, "*"}:
+            if (
+                listen.path != f"{self._root}/ports.conf"
+                or listen.argument not in _PACKAGED_ARGUMENTS
+                or self._needed & {listen.argument, "*"}
+            ):
                 continue
             in_the_way = holders(self._sockets, "tcp", "*", int(listen.argument), UNIT)
             if in_the_way:
@@ -545,7 +605,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool) -> dict:
+def describe(root: str, sites: list[dict], sockets: list[Socket], disable_default_site: bool, sandbox: bool = False) -> dict:
     """Return the result of an examination, as the module ``host_requirements_info`` documents it."""
     sites = [{**site, "server_aliases": _server_aliases(site)} for site in sites]
     packaged = _packaged_checksums()
@@ -553,9 +613,10 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
     examination = Examination(root, sites, sockets, default_site, _derived_names, disable_default_site)
     account = run_account(root)
     recorded = _recorded_modules()
+    customizations = examination.customizations(packaged)
     return {
         "installed": examination.configuration.installed,
-        "problems": examination.problems(),
+        "problems": examination.problems() + (examination.sandbox_problems(customizations) if sandbox else []),
         "shadows": examination.shadows(),
         "listens": examination.listens,
         "server_aliases": {site["name"]: site["server_aliases"] for site in sites},
@@ -569,7 +630,8 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
         "recorded_module_files": examination.recorded_module_files(recorded),
         "unneeded_module_files": examination.unneeded_module_files(recorded),
         "default_site_changed": examination.default_site_changed,
-        "customizations": examination.customizations(packaged),
+        "customizations": customizations,
+        "is_version_free": examination.is_version_free(packaged),
         "run_user": account["user"],
         "run_group": account["group"],
     }

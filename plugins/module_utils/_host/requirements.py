@@ -178,7 +178,9 @@ class Examination:
         for component in self._components:
             if component["apache"] is not None:
                 wanted = component["apache"]
-                self.apache = apache.describe(wanted["directory"], wanted["sites"], sockets, wanted["disable_default_site"])
+                self.apache = apache.describe(
+                    wanted["directory"], wanted["sites"], sockets, wanted["disable_default_site"], wanted["sandbox"]
+                )
                 self.problems += self.apache["problems"]
                 self.warnings += self.apache["shadows"]
 

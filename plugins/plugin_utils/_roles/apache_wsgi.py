@@ -12,6 +12,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _SERVER_NAME = re.compile(r"[\w.-]+(:\d+)?\Z")
+_METHOD = re.compile(r"[A-Z]+\Z")
 # What would end an argument of a directive, or make it two.
 _SEPARATOR = re.compile(r"[\s\"'\\]")
 
@@ -41,6 +42,11 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
             problems.append(address_problem(f"{where}: address", site["address"]))
         problems += _name_problems(where, site)
         problems += _path_problems(where, site)
+        problems += [
+            f"{where}: methods has '{method}'; write methods as HTTP spells them, such as GET and POST."
+            for method in site.get("methods") or []
+            if not _METHOD.match(str(method))
+        ]
         plain = site.get("port", 80)
         problems += tls_problems(
             f"{where}: tls", site.get("tls") or {}, site.get("server_name"), plain, f"server_name of site '{site['name']}'"
@@ -76,6 +82,7 @@ def _name_problems(where: str, site: dict) -> list[str]:
 
 def _path_problems(where: str, site: dict) -> list[str]:
     paths = {key: site[key] for key in ("wsgi_script", "python_path", "python_home") if site.get(key)}
+    paths.update({f"{key}[{n}]": path for key in ("readable", "writable") for n, path in enumerate(site.get(key) or [])})
     paths.update({f"path of alias {alias['url']}": alias["path"] for alias in site.get("aliases") or []})
     return [
         f"{where}: {key} is '{path}'; give an absolute path without white space and quotes, such as /srv/wiki/wiki.wsgi."
