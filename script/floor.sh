@@ -13,7 +13,7 @@ cd /
 # Its service would start at once, on carbon's port.
 ln -s /dev/null /etc/systemd/system/carbon-c-relay.service
 apt-get install -y -qq --no-install-recommends graphite-web graphite-carbon carbon-c-relay apache2 libapache2-mod-wsgi-py3 memcached \
-  python3-pymemcache nodejs > /dev/null
+  python3-pymemcache python3-regex nodejs > /dev/null
 
 # carbon
 cat > /etc/carbon/storage-schemas.conf << 'CONF'

@@ -77,6 +77,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
     ]
     problems += _access_problems(variables.get("access") or {})
     problems += _guest_problems(variables.get("access_without_login") or [])
+    problems += [count_problem(f"graphite_web_limits: {name}", value) for name, value in (variables.get("limits") or {}).items()]
     problems += _user_problems(variables["users"])
     problems += dashboard_problems("graphite_web_dashboards", variables.get("dashboards") or [])
     return [problem for problem in problems if problem]
