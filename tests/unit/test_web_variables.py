@@ -108,6 +108,9 @@ def guest(**changes):
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
+        ({"limits": {"points": 0}}, "graphite_web_limits: points is 0; give a number of at least 1."),
+        ({"limits": {"memory": 64}}, "graphite_web_limits: memory is 64 MiB, in which graphite-web does not run; give 256 or more."),
+        ({"limits": {"memory": 512, "targets": 1000}}, None),
         ({"access": {"read": "Users"}}, "graphite_web_access: read is 'Users'; give everybody, users, staff"),
         ({"access": {"admin": "everybody"}}, "Django lets nobody but staff in"),
         (guest(token="x" * 20), "'grafana' needs either networks or a token"),

@@ -23,6 +23,8 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import
 _SQLITE = "django.db.backends.sqlite3"
 _GROUPS = ("everybody", "users", "staff", "superusers", "nobody")
 _SHORTEST_TOKEN = 20
+# In MiB; an idle process has 60.
+_LEAST_MEMORY = 256
 # The last part of a name is not all digits.
 _NAME_OF_HOST = re.compile(r"(?!(.*\.)?\d+\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
@@ -77,7 +79,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
     ]
     problems += _access_problems(variables.get("access") or {})
     problems += _guest_problems(variables.get("access_without_login") or [])
-    problems += [count_problem(f"graphite_web_limits: {name}", value) for name, value in (variables.get("limits") or {}).items()]
+    problems += _limit_problems(variables.get("limits") or {})
     problems += _user_problems(variables["users"])
     problems += dashboard_problems("graphite_web_dashboards", variables.get("dashboards") or [])
     return [problem for problem in problems if problem]
@@ -122,6 +124,15 @@ def _guest_problems(guests: list[dict]) -> Iterator[str]:
             yield f"{where} has a token that is too short, or has white space in it; give {_SHORTEST_TOKEN} characters or more, all ASCII."
         if token and tokens.count(token) > 1:
             yield f"{where} has the token of another one; give each its own."
+
+
+def _limit_problems(limits: dict) -> Iterator[str]:
+    for name, value in limits.items():
+        problem = count_problem(f"graphite_web_limits: {name}", value)
+        if not problem and name == "memory" and int(value) < _LEAST_MEMORY:
+            problem = f"graphite_web_limits: memory is {value} MiB, in which graphite-web does not run; give {_LEAST_MEMORY} or more."
+        if problem:
+            yield problem
 
 
 def _time_zone_problem(name: str) -> str | None:

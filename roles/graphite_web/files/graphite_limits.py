@@ -31,8 +31,8 @@ from graphite.render.attime import parseTimeOffset
 from graphite.util import timebounds
 
 DAY = 86400
-# Seconds in which a target's text is read, and seconds of processor time in which all regular expressions of a request are matched. No other
-# thread of the process reads a target meanwhile, or none runs at all.
+# Seconds in which a target's text is read, and seconds of processor time in which all regular expressions of a request are matched. No
+# other thread of the process reads a target meanwhile, or none runs at all.
 PARSE_SECONDS = 2
 PATTERN_SECONDS = 1
 # How often a regular expression may repeat a part by counted repetitions, such as 100 times by (.{10}){10}. The library writes them out.
@@ -360,7 +360,7 @@ class Limits:
         self._limits = settings.LIMITS
         self._gate = Gate(self._limits["threads"] + self._limits["waiting"], self._limits["threads"])
         self._watch = Watch()
-        _bound_memory(self._limits["memory"])
+        _bound_memory(self._limits["memory"], self._limits["threads"] + self._limits["waiting"])
         _bound_graphite(self._watch)
         connection_created.connect(_bound_database)
 
@@ -439,11 +439,13 @@ def _busy(reason: str) -> HttpResponse:
     return response
 
 
-def _bound_memory(mebibytes: int) -> None:
-    """Let what exceeds the memory of a process fail there, before the host ends any process."""
+def _bound_memory(mebibytes: int, threads: int) -> None:
+    """Let what exceeds the memory of a process fail there, before the host ends any process. The stacks of the threads count as well."""
+    stack, _hard = resource.getrlimit(resource.RLIMIT_STACK)
     _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard == resource.RLIM_INFINITY or mebibytes * 2**20 < hard:
-        resource.setrlimit(resource.RLIMIT_DATA, (mebibytes * 2**20, hard))
+    size = mebibytes * 2**20 + threads * (8 * 2**20 if stack == resource.RLIM_INFINITY else stack)
+    if hard == resource.RLIM_INFINITY or size < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
 
 
 def _bound_database(connection, **_options) -> None:
