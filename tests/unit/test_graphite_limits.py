@@ -87,9 +87,9 @@ def test_counted_repetitions_are_multiplied(limits, pattern, number):
 @pytest.mark.parametrize("method", ["search", "match", "sub"])
 def test_regular_expressions_without_end_are_refused_in_time(limits, budget, method):
     began = time.thread_time()
-    with pytest.raises(limits.Refused, match="regular expressions of the request take more than 1 s"):
+    with pytest.raises(limits.Refused, match="regular expressions of the request take more than 0.5 s"):
         getattr(limits.Patterns(), method)("(a|aa)+$", *(["b"] if method == "sub" else []), "a" * 80 + "b")
-    assert time.thread_time() - began < 2
+    assert time.thread_time() - began < 1.5
     assert budget.refusal[0] == 400
 
 
@@ -130,9 +130,9 @@ def test_a_name_does_not_become_longer_than_a_target(limits, budget):
 
 
 def test_one_client_leaves_threads_and_turns_to_others(limits):
-    gate = limits.Gate(32, 2)
-    held = sum(gate.enter("hog") for _request in range(50))
-    assert held == 24
+    gate = limits.Gate(64, 2)
+    held = sum(gate.enter("hog") for _request in range(60))
+    assert held == 48
     assert gate.enter("other")
     for _request in range(held):
         gate.leave("hog")
@@ -182,6 +182,10 @@ def test_a_request_does_not_wait_for_ever(limits):
 def test_a_thread_whose_time_is_up_is_interrupted_also_if_it_goes_on(limits, budget):
     watch = limits.Watch()
 
+    def for_a_second():
+        for _turn in range(100):
+            time.sleep(0.01)
+
     def swallow():
         times = 0
         end = time.monotonic() + 0.6
@@ -203,8 +207,7 @@ def test_a_thread_whose_time_is_up_is_interrupted_also_if_it_goes_on(limits, bud
     watch.begin(5, budget.refuse_time)
     inner = watch.begin(0.1, lambda: None)
     with pytest.raises(limits.Refused):
-        for _turn in range(100):
-            time.sleep(0.01)
+        for_a_second()
     watch.end(inner)
     time.sleep(0.3)
     watch.end()

@@ -34,7 +34,7 @@ DAY = 86400
 # Seconds in which a target's text is read, and seconds of processor time in which all regular expressions of a request are matched. No
 # other thread of the process reads a target meanwhile, or none runs at all.
 PARSE_SECONDS = 2
-PATTERN_SECONDS = 1
+PATTERN_SECONDS = 0.5
 # How often a regular expression may repeat a part by counted repetitions, such as 100 times by (.{10}){10}. The library writes them out.
 REPETITIONS = 10000
 # A call that is the value of a named argument, or the target of a template, is read twice for each level.
@@ -68,7 +68,7 @@ class Budget:
         self.limits = limits
         self.refusal: tuple[int, str] | None = None
         self.series = self.points = 0
-        self.pattern_seconds = float(PATTERN_SECONDS)
+        self.pattern_seconds = PATTERN_SECONDS
 
     def refuse(self, reason: str, name: str = "", status: int = 400) -> Refused:
         """Return the error that ends the request. Whatever becomes of it, the reason is the answer."""
