@@ -14,6 +14,26 @@ _OF_THE_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "proc", "root", "run", "sb
 # Each with what belongs to other services.
 _SHARED = tuple(f"/var/{name}" for name in ("backups", "cache", "lib", "local", "log", "mail", "opt", "spool", "www"))
 
+# What graphite-web and its site have at the top. Its pages look for some of these names anywhere in their address.
+OWN_PATHS = (
+    "account",
+    "admin",
+    "browser",
+    "composer",
+    "dashboard",
+    "events",
+    "functions",
+    "graphite-health",
+    "metrics",
+    "render",
+    "S",
+    "s",
+    "static",
+    "tags",
+    "version",
+    "whitelist",
+)
+
 _WILDCARDS = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -71,6 +91,34 @@ def is_outside(address: str, networks: Iterable[object]) -> bool:
     except ValueError:
         return False
     return not any(found in ipaddress.ip_network(str(network)) for network in networks)
+
+
+def everybody_problem(name: str, values: Iterable[object]) -> str | None:
+    """Return a sentence if a list of proxies has everybody in it, who could then claim anything, else ``None``."""
+    for value in values:
+        if re.search(r"/0\Z", str(value)):
+            return f"{name} has '{value}', which is everybody: any client could then claim to be another. List the proxies alone."
+    return None
+
+
+def url_prefix(value: object) -> str:
+    """Return a prefix of URLs with a slash at its beginning and none at its end; an empty text for none."""
+    bare = re.sub(r"\A/?(.*?)/?\Z", r"\1", str(value or ""), flags=re.DOTALL)
+    return f"/{bare}" if bare else ""
+
+
+def url_prefix_problem(name: str, value: object) -> str | None:
+    """Return a sentence if graphite-web cannot have ``value`` in front of its URLs, else ``None``."""
+    parts = url_prefix(value).split("/")[1:]
+    if "//" in str(value) or not all(re.match(r"[A-Za-z0-9_-]+\Z", part) for part in parts):
+        return (
+            f"{name} is '{value}'; give names of letters, digits, '_' and '-' with a single '/' between them, such as /graphite or"
+            " /tools/graphite."
+        )
+    taken = [part for part in parts if part in OWN_PATHS]
+    if taken:
+        return f"{name} is '{value}'; '{taken[0]}' is a path of graphite-web or its site already. Give another name, such as /graphite."
+    return None
 
 
 def host_name_problem(name: str, value: object) -> str | None:

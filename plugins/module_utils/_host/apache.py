@@ -364,8 +364,10 @@ class Examination:
     def module_files(self) -> list[str]:
         """Return the names of the files of ``mods-available`` to enable, for modules that the sites need and that are disabled."""
         needed = {"headers", "wsgi"} if self._sites else set()
-        if any(site.get("aliases") for site in self._sites):
+        if any(site.get("aliases") or site.get("health_path") for site in self._sites):
             needed.add("alias")
+        if any(site.get("trusted_proxies") for site in self._sites):
+            needed |= {"remoteip", "setenvif"}
         if self._has_tls:
             needed |= _TLS_MODULES
         if not self.configuration.installed:

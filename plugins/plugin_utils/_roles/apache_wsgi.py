@@ -7,10 +7,17 @@ from __future__ import annotations
 import re
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache import site_listeners
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import address_problem, count_problem, port_problem
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
+    address_problem,
+    count_problem,
+    everybody_problem,
+    network_problems,
+    port_problem,
+)
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import tls_problems
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+_HEALTH_PATH = re.compile(r"(/[A-Za-z0-9_-]+)+\Z")
 _SERVER_NAME = re.compile(r"[\w.-]+(:\d+)?\Z")
 _METHOD = re.compile(r"[A-Z]+\Z")
 # What would end an argument of a directive, or make it two.
@@ -24,6 +31,7 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
     addresses: dict[tuple, str] = {}
     # By port, whether it has TLS, and the first site that says so.
     ports: dict[str, tuple[bool, str]] = {}
+    health_paths: dict[str, str] = {}
     for site in variables["sites"]:
         where = f"apache_wsgi_sites: site '{site['name']}'"
         if not _SITE_NAME.match(str(site["name"])):
@@ -47,6 +55,15 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
             for method in site.get("methods") or []
             if not _METHOD.match(str(method))
         ]
+        problems += network_problems(f"{where}: trusted_proxies", site.get("trusted_proxies") or [])
+        problems.append(everybody_problem(f"{where}: trusted_proxies", site.get("trusted_proxies") or []))
+        health_path = str(site.get("health_path") or "")
+        if health_path and not _HEALTH_PATH.match(health_path):
+            problems.append(
+                f"{where}: health_path is '{health_path}'; give a path of letters, digits, '_', '-' and '/', such as /wiki-health."
+            )
+        if health_path and health_paths.setdefault(health_path, site["name"]) != site["name"]:
+            problems.append(f"{where}: health_path is that of site '{health_paths[health_path]}' as well; give each site its own.")
         plain = site.get("port", 80)
         problems += tls_problems(
             f"{where}: tls", site.get("tls") or {}, site.get("server_name"), plain, f"server_name of site '{site['name']}'"
