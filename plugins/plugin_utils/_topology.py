@@ -27,6 +27,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     is_private,
     network_problems,
     port_problem,
+    url_prefix,
 )
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_cache import (
     INSTANCE_NAMES,
@@ -788,16 +789,24 @@ class HostView:
 
     def _local_url(self, host: str) -> str:
         """Return the URL of graphite-web on its own host, which over TLS has the name in the certificate."""
-        return self._secure_url(host) if self._tls(host) else f"http://127.0.0.1:{self._value(host, 'graphite_web_port')}"
+        if self._tls(host):
+            return self._secure_url(host)
+        return f"http://127.0.0.1:{self._value(host, 'graphite_web_port')}{self._url_prefix(host)}"
 
     def _public_url(self, host: str) -> str:
         if self._tls(host):
             return self._secure_url(host)
-        return f"http://{_in_url(self._inventory.public_address(host))}:{self._value(host, 'graphite_web_port')}"
+        address = _in_url(self._inventory.public_address(host))
+        return f"http://{address}:{self._value(host, 'graphite_web_port')}{self._url_prefix(host)}"
 
     def _secure_url(self, host: str) -> str:
         port = self._tls_port(host)
-        return f"https://{self._value(host, 'graphite_web_server_name')}" + ("" if str(port) == str(DEFAULT_PORT) else f":{port}")
+        place = f"{self._value(host, 'graphite_web_server_name')}" + ("" if str(port) == str(DEFAULT_PORT) else f":{port}")
+        return f"https://{place}{self._url_prefix(host)}"
+
+    def _url_prefix(self, host: str) -> str:
+        """Return what users and programs have in front of the paths of graphite-web. Hosts that ask a store have nothing there."""
+        return url_prefix(self._value(host, "graphite_web_url_prefix"))
 
     def _public_name(self, host: str) -> str:
         """Return the name by which graphite-web is asked for. Django answers to no host name with an underscore."""

@@ -498,7 +498,7 @@ def test_a_site_with_tls_redirects_and_lets_the_authority_through(written):
     text = files[SITE_FILE]["content"]
     plain, encrypted = text.split("<VirtualHost ")[1:]
     assert plain.startswith("*:80>")
-    assert '<LocationMatch "^/(?!\\.well-known/acme-challenge/)">\n        Require all granted\n' in plain
+    assert '<LocationMatch "^/(?!\\.well-known/acme-challenge/|graphite-health$)">\n        Require all granted\n' in plain
     assert "Redirect 308 / https://graphite.example.org:8443/\n" in plain
     assert "Alias /.well-known/acme-challenge/ /var/www/html/.well-known/acme-challenge/" in plain
     assert "WSGIScriptAlias" not in plain

@@ -17,8 +17,8 @@ import django
 import pytest
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection
-from django.http import HttpResponse
-from django.test import Client
+from django.http import HttpResponse, HttpResponseNotFound
+from django.test import Client, override_settings
 from django.urls import re_path
 
 ROLE_FILES = Path(__file__).resolve().parents[2] / "roles" / "graphite_web" / "files"
@@ -35,6 +35,7 @@ class Template(models.Model):
 ANSWERS = {
     "sentence": (f"Invalid operation '{IMAGE}'", "text/html"),
     "page": ("\n<html><body>a &lt; b</body></html>", "text/html"),
+    "dashboard": ("<html><head></head></html>", "text/html"),
     "tree": (json.dumps([{"text": IMAGE, "id": 'a"onmouseover="alert(1)', "leaf": 1}, {"text": "end\\", "id": "a"}]), "application/json"),
     "templates": (json.dumps({"templates": [{"name": IMAGE}]}), "application/json"),
     "series": (json.dumps([{"target": "a < b", "tags": {"name": "text"}}]), "application/json"),
@@ -102,6 +103,7 @@ def dashboards(tmp_path_factory):
             MIDDLEWARE=["graphite_guard.guard", "django.middleware.gzip.GZipMiddleware", "graphite_guard.plain"],
             ROOT_URLCONF="graphite_urls",
             SECRET_KEY="of this test, which has no secrets",
+            URL_PREFIX="",
         )
         django.setup()
         models = importlib.import_module("dashboard.models")
@@ -135,7 +137,15 @@ def _patterns(models):
         text, kind = ANSWERS.get(name, ANSWERS["sentence"])
         return HttpResponse(text, content_type=kind)
 
+    def _set_cookie(_request):
+        response = HttpResponse("set")
+        response.set_cookie("sessionid", "x")
+        return response
+
     return [
+        re_path("^tools/graphite/dashboard$", lambda request: answer(request, "dashboard"), name="dashboard"),
+        re_path("^(tools(/graphite)?)?$", lambda _request, *_parts: HttpResponseNotFound()),
+        re_path("^tools/graphite/cookie$", _set_cookie),
         re_path("^browser/search$", lambda request: answer(request, "search"), name="browser_search"),
         re_path("^answer/(.+)$", answer),
         re_path("^fail/(.+)$", fail),
@@ -272,3 +282,32 @@ def test_a_cookie_that_the_page_would_run_is_taken_back(client, value, status):
     if status == 400:
         cookie = response.cookies["ys-defaultGraphParams"]
         assert (cookie["max-age"], cookie["path"]) == (0, "/prefix/dashboard")
+
+
+def test_the_root_leads_to_the_prefix(client):
+    assert [client.get(path).status_code for path in ("/", "/tools/graphite")] == [404, 404]
+    with override_settings(URL_PREFIX="/tools/graphite/"):
+        under_prefix = Client()
+        answers = [under_prefix.get(path) for path in ("/", "/tools/graphite", "/tools")]
+    assert [(answer.status_code, answer.headers.get("Location")) for answer in answers] == [
+        (302, "/tools/graphite/"),
+        (302, "/tools/graphite/"),
+        (404, None),
+    ]
+
+
+def test_the_dashboard_looks_for_its_pictures_under_the_prefix(client):
+    assert b"/render?" not in client.get("/tools/graphite/dashboard").content
+    with override_settings(URL_PREFIX="/tools/graphite"):
+        assert b'indexOf("/render?")' in client.get("/tools/graphite/dashboard").content
+
+
+def test_cookies_are_secure_where_a_proxy_has_the_certificate():
+    def is_secure(**headers):
+        return bool(Client().get("/tools/graphite/cookie", **headers).cookies["sessionid"]["secure"])
+
+    assert not is_secure(HTTP_X_FORWARDED_PROTO="https")
+    with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
+        assert is_secure(HTTP_X_FORWARDED_PROTO="https")
+        assert not is_secure(HTTP_X_FORWARDED_PROTO="http")
+        assert not is_secure()

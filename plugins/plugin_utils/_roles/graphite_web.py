@@ -14,9 +14,11 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     address_problem,
     connect_address,
     count_problem,
+    everybody_problem,
     host_name_problem,
     network_problems,
     port_problem,
+    url_prefix_problem,
 )
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import tls_problems
 
@@ -35,6 +37,7 @@ _OWNED_SETTINGS = {
     "DATABASES": "graphite_web_database",
     "SECRET_KEY": "graphite_web_secret_key",
     "TIME_ZONE": "graphite_web_time_zone",
+    "URL_PREFIX": "graphite_web_url_prefix",
     "WHISPER_DIR": "graphite_web_whisper_directory",
 }
 
@@ -53,6 +56,9 @@ def graphite_web_problems(variables: dict) -> list[str]:
     problems += tls_problems(
         "graphite_web_tls", variables.get("tls") or {}, variables.get("server_name"), variables["port"], "graphite_web_server_name"
     )
+    problems.append(url_prefix_problem("graphite_web_url_prefix", variables.get("url_prefix")))
+    problems += network_problems("graphite_web_trusted_proxies", variables.get("trusted_proxies") or [])
+    problems.append(everybody_problem("graphite_web_trusted_proxies", variables.get("trusted_proxies") or []))
     problems += [
         f"graphite_web_allowed_hosts has '{name}'; give each name or address as an element of its own, without white space."
         for name in variables.get("allowed_hosts") or []

@@ -16,10 +16,11 @@ import re
 import sys
 
 from django.apps import apps
+from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.db import DataError, IntegrityError
 from django.db.models.signals import post_init
-from django.http import HttpResponse, HttpResponseBadRequest, UnreadablePostError
+from django.http import HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.utils.http import url_has_allowed_host_and_scheme
 from graphite import functions, views
@@ -66,6 +67,14 @@ BAD_INPUT = (
 COOKIE = re.compile(r"(?:^|;)\s*ys-defaultGraphParams=([^;]*)")
 # The dashboard of Debian 12's package calls this function, and has forgotten it; the others' own replaces it.
 ENCODE = b"<script>function htmlEncode(text) { return String(text).replace(/[^a-zA-Z0-9 ]/g, (c) => `&#${c.charCodeAt()};`); }</script>"
+# The dashboard looks for the pictures of a graph's history at the root of the site, whatever prefix graphite-web has.
+HISTORY = b"""<script>addEventListener("DOMContentLoaded", function () {
+  var set = Ext.data.Record.prototype.set;
+  Ext.data.Record.prototype.set = function (name, value) {
+    var atRoot = name === "url" && String(value).indexOf("/render?") === 0;
+    return set.call(this, name, atRoot ? document.body.dataset.baseUrl + value.slice(1) : value);
+  };
+});</script>"""
 
 
 class ConfinedFinder(StandardFinder):
@@ -84,6 +93,8 @@ def guard(get_response):
     """Django middleware, the first: refuses pictures beyond any screen, markup where none belongs, and redirects to other sites."""
     for model in ("Dashboard", "Template"):
         post_init.connect(_disarm, sender=apps.get_model("dashboard", model))
+    prefix = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")])])
+    is_behind_proxy = bool(settings.SECURE_PROXY_SSL_HEADER)
     if "getargspec" in functions.functionInfo.__code__.co_names and not hasattr(inspect, "getargspec"):
         functions.functionInfo = _describe
     views.server_error = _failed
@@ -103,6 +114,11 @@ def guard(get_response):
         response = get_response(request)
         if not url_has_allowed_host_and_scheme(response.headers.get("Location", "/"), allowed_hosts={request.get_host()}):
             return _refusal("graphite-web sends nobody to another site")
+        if prefix and response.status_code == 404 and request.path_info in ("/", prefix):
+            return HttpResponseRedirect(f"{prefix}/")
+        if is_behind_proxy and request.is_secure():  # which the settings cannot know, because the proxy has the certificate
+            for cookie in response.cookies.values():
+                cookie["secure"] = True
         return response
 
     return guarded
@@ -144,7 +160,8 @@ def plain(get_response):
         elif kind.startswith("application/json") and LISTS.match(content):
             response.content = re.sub(rb"<|>|\\.", lambda found: LIST_MARKUP.get(found[0], found[0]), content)
         elif kind.startswith("text/html") and view in ("dashboard", "dashboard_template"):
-            response.content = content.replace(b"</head>", ENCODE + b"</head>", 1)
+            scripts = ENCODE + (HISTORY if settings.URL_PREFIX.strip("/") else b"")
+            response.content = content.replace(b"</head>", scripts + b"</head>", 1)
         elif kind.startswith("image/svg+xml"):
             response.content = SVG_DATA.sub(lambda found: found[0].replace(b"<", b"\\u003c").replace(b">", b"\\u003e"), content, count=1)
         elif view == "browser_search":
