@@ -15,6 +15,14 @@ password:
   description:
     - Password. Required to create a user; without it, that of an existing user stays.
   type: str
+password_hash:
+  description:
+    - Hash of the password instead of the password, as Django computes it, C(pbkdf2_sha256$ITERATIONS$SALT$HASH) with 150000 iterations or
+      more. The hash is compared as it is stored.
+    - By itself, Django replaces it at the next login if its own number of iterations is another one; the role
+      P(metricstack.graphite.graphite_web#role) has Django keep it.
+  type: str
+  version_added: 2.1.0
 update_password:
   description:
     - V(always) sets the password whenever it does not match; V(on_create) only for a new user.

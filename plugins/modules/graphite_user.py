@@ -110,7 +110,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
 def main() -> None:
     module = AnsibleModule(
         argument_spec={**DJANGO_ARGUMENT_SPEC, **USER_SPEC, "users": USERS_SPEC},
-        mutually_exclusive=[("name", "users")],
+        mutually_exclusive=[("name", "users"), ("password", "password_hash")],
         required_one_of=[("name", "users")],
         supports_check_mode=True,
     )

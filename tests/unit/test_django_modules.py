@@ -315,6 +315,26 @@ def test_a_password_that_differs_is_a_change_unless_only_new_users_get_one(migra
     assert not migrated.module("graphite_user", name="alice", password="second-word")["changed"]
 
 
+def test_a_password_may_be_given_as_its_hash(migrated):
+    """Django's own, of the test's password."""
+    migrated.module("graphite_user", name="alice", password="first-word")
+    ((stored,),) = migrated.sql("SELECT password FROM auth_user")
+    bob = {"name": "bob", "password_hash": stored}
+    assert migrated.module("graphite_user", **bob)["changed"]
+    assert migrated.sql("SELECT password FROM auth_user WHERE username = 'bob'") == [(stored,)]
+    assert not migrated.module("graphite_user", **bob)["changed"]
+    assert not migrated.module("graphite_user", name="bob", password="first-word")["changed"]
+    migrated.module("graphite_user", name="bob", password="second-word")
+    changed = migrated.module("graphite_user", **bob)
+    assert changed["changed"]
+    assert stored not in str(changed)
+
+
+def test_what_is_no_hash_is_refused(migrated):
+    assert "pbkdf2_sha256$" in migrated.module("graphite_user", name="alice", password_hash="$6$salt$hash")["msg"]
+    assert migrated.sql("SELECT * FROM auth_user") == []
+
+
 def test_a_user_goes(migrated):
     migrated.module("graphite_user", name="alice", password="first-word")
     assert migrated.module("graphite_user", name="alice", state="absent")["changed"]

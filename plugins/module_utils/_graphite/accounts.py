@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import re
+
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import Application, ApplicationError
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
 
 USER_SPEC: dict = {
     "name": {"type": "str"},
     "password": {"type": "str", "no_log": True},
+    "password_hash": {"type": "str", "no_log": True},
     "update_password": {"type": "str", "choices": ["always", "on_create"], "default": "always", "no_log": False},
     "email": {"type": "str"},
     "superuser": {"type": "bool", "default": False},
@@ -21,7 +24,22 @@ USERS_SPEC: dict = {
     "type": "list",
     "elements": "dict",
     "options": {**USER_SPEC, "name": {"type": "str", "required": True}},
+    "mutually_exclusive": [("password", "password_hash")],
 }
+
+# What every release of Django computes by itself, with as many iterations as Django 2.2 takes at least.
+_HASH = re.compile(r"pbkdf2_sha256\$(\d{1,9})\$[^$\s]{8,}\$[A-Za-z0-9+/]{43}=\Z")
+_FEWEST_ITERATIONS = 150000
+
+
+def hash_problem(given: str) -> str | None:
+    """Return what is wrong with a hash of a password, which is not in the text, or ``None``."""
+    found = _HASH.match(given)
+    if found is None:
+        return "is not one that Django computes on every release; give pbkdf2_sha256$ITERATIONS$SALT$HASH"
+    if int(found.group(1)) < _FEWEST_ITERATIONS:
+        return f"has {found.group(1)} iterations, which can be guessed too fast; compute it with {_FEWEST_ITERATIONS} or more"
+    return None
 
 
 class AccountError(ValueError):
@@ -51,17 +69,15 @@ class Account:
     @property
     def lacks_password(self) -> bool:
         """Whether the user would have to be created without a password."""
-        return self.current is None and self.wanted is not None and not self._options["password"]
+        return self.current is None and self.wanted is not None and not (self._options["password"] or self._options["password_hash"])
 
     @property
-    def _new_password(self) -> str | None:
+    def _has_new_password(self) -> bool:
         if self.wanted is None:
-            return None
+            return False
         if self.current is None:
-            return self._options["password"]
-        if self._options["update_password"] == "on_create" or self.current["password_matches"] is not False:
-            return None
-        return self._options["password"]
+            return True
+        return self._options["update_password"] == "always" and self.current["password_matches"] is False
 
     @property
     def _kept(self) -> dict | None:
@@ -69,12 +85,13 @@ class Account:
 
     @property
     def differs(self) -> bool:
-        return self._kept != self.wanted or self._new_password is not None
+        return self._kept != self.wanted or self._has_new_password
 
     @property
     def order(self) -> dict:
         """What the application is asked to write."""
-        return {"name": self.name, "wanted": self.wanted, "password": self._new_password}
+        keys = ("password", "password_hash")
+        return {"name": self.name, "wanted": self.wanted, **{key: self._options[key] if self._has_new_password else None for key in keys}}
 
     @property
     def result(self) -> dict:
@@ -82,11 +99,10 @@ class Account:
 
     @property
     def diff(self) -> dict:
-        other = self._new_password is not None
         return {
             "before_header": self.name,
             "after_header": self.name,
-            "before": _shown(self._kept, "other" if other else "as given"),
+            "before": _shown(self._kept, "other" if self._has_new_password else "as given"),
             "after": _shown(self.wanted, "as given"),
         }
 
@@ -98,13 +114,18 @@ def _shown(user: dict | None, password: str) -> dict:
 def apply_accounts(application: Application, users: list[dict], check_mode: bool) -> list[Account]:
     """Write the users that differ, all or none, or in check mode compare them.
 
-    Raises ``ApplicationError``, and ``AccountError`` for a new user without a password.
+    Raises ``ApplicationError``, and ``AccountError`` for a new user without a password or with a hash that is none.
     """
     accounts = [Account(options) for options in users]
     if not accounts:
         return []
+    hashes = {options["name"]: options["password_hash"] for options in users if options["password_hash"]}
+    for name, given in hashes.items():
+        problem = hash_problem(given)
+        if problem:
+            raise AccountError(f"The password_hash of user '{name}' {problem}.")
     try:
-        stored = application.ask("read_users", passwords={options["name"]: options["password"] for options in users})
+        stored = application.ask("read_users", passwords={options["name"]: options["password"] for options in users}, hashes=hashes)
     except ApplicationError as error:
         if not (check_mode and error.kind in (Kind.NOT_INSTALLED, Kind.NO_SCHEMA)):
             raise
