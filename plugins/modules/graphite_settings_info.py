@@ -107,7 +107,7 @@ database_changes:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import manual_settings, postgresql_check
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import client_check, manual_settings, postgresql_check
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DATABASE_ARGUMENT_SPEC,
     DJANGO_ARGUMENT_SPEC,
@@ -136,7 +136,7 @@ def database_problem(module: AnsibleModule) -> str | None:
     if "postgresql" in engine:
         try:
             problem = postgresql_check.problem(database, module.params["python"], module.params["run_as"])
-        except postgresql_check.CheckError as error:
+        except client_check.CheckError as error:
             module.warn(f"The database '{database.get('NAME')}' cannot be examined before the first change: {error}")
             return None
         return problem and f"graphite_web_database: {problem}"

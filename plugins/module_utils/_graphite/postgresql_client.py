@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """Asks a PostgreSQL server whether graphite-web could use a database. This file is private to the collection.
 
-``postgresql_check.py`` runs the source of this file as a program: an entry of Django's setting DATABASES comes as JSON on standard
+``client_check.py`` runs the source of this file as a program: an entry of Django's setting DATABASES comes as JSON on standard
 input, and an object with ``problem``, a sentence or null, goes as JSON to standard output. It needs psycopg2 or psycopg, and
 nothing of the application.
 """
