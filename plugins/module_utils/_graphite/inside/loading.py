@@ -105,9 +105,14 @@ def check_site(connection, wsgi_script: str | None, ask_database: bool) -> dict:
     try:
         if wsgi_script is not None:
             _candidates.run(wsgi_script)
+        from django.apps import apps
+        from django.contrib.auth import get_backends
         from django.urls import get_resolver
 
         get_resolver().url_patterns  # noqa: B018  # the access imports them
+        # Otherwise loaded when somebody logs in.
+        if apps.is_installed("django.contrib.auth"):
+            get_backends()
     except Exception as error:
         raise _settings_refusal(error) from error
     return {}
