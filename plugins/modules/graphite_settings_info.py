@@ -28,6 +28,60 @@ options:
       - For PostgreSQL, a connection is made as the user of the database. Where the driver is not installed yet, the distribution's
         is downloaded and unpacked into a directory that is removed afterwards.
     type: dict
+  directory:
+    description:
+      - The LDAP directory of graphite-web's users. It is asked as graphite-web would; one that cannot be reached is a warning.
+    type: dict
+    version_added: 2.1.0
+    suboptions:
+      uri:
+        description: Address, or several with a space between.
+        type: str
+        required: true
+      start_tls:
+        description: Whether to encrypt by STARTTLS.
+        type: bool
+        required: true
+      ca_certificate:
+        description: Path of the certificates by which it is trusted.
+        type: path
+        required: true
+      bind_dn:
+        description: Who looks users up; nobody if empty.
+        type: str
+        required: true
+      bind_password:
+        description: Password of C(bind_dn).
+        type: str
+        required: true
+      user_base:
+        description: Entry above the users.
+        type: str
+        required: true
+      user_filter:
+        description: Filter with C(%(user\)s).
+        type: str
+        required: true
+      group_base:
+        description: Entry above the groups; none if empty.
+        type: str
+        required: true
+      required_group:
+        description: Group whose members may log in; everybody if empty.
+        type: str
+        required: true
+      staff_group:
+        description: Group whose members are staff; none if empty.
+        type: str
+        required: true
+      superuser_group:
+        description: Group whose members are superusers; none if empty.
+        type: str
+        required: true
+      timeout:
+        description: Seconds to wait for each answer.
+        type: int
+        required: true
   imports:
     description:
       - Modules that graphite-web needs. As long as one of them does not import, the new settings are not tested.
@@ -107,7 +161,12 @@ database_changes:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import client_check, manual_settings, postgresql_check
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite import (
+    client_check,
+    directory_client,
+    manual_settings,
+    postgresql_check,
+)
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.application import (
     DATABASE_ARGUMENT_SPEC,
     DJANGO_ARGUMENT_SPEC,
@@ -116,6 +175,16 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.app
 )
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.inside.protocol import Kind
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.settings_files import SETTINGS_ARGUMENT_SPEC, SettingsFiles
+
+_TYPES = {"start_tls": "bool", "timeout": "int", "ca_certificate": "path"}
+DIRECTORY_ARGUMENT_SPEC = {
+    "bind_password": {"type": "str", "required": True, "no_log": True},
+    **{
+        key: {"type": _TYPES.get(key, "str"), "required": True}
+        for key in ("uri", "start_tls", "ca_certificate", "bind_dn", "user_base", "user_filter", "group_base", "timeout")
+    },
+    **{key: {"type": "str", "required": True} for key in ("required_group", "staff_group", "superuser_group")},
+}
 
 
 def manual_problem(module: AnsibleModule, files: SettingsFiles) -> str | None:
@@ -161,6 +230,22 @@ def sqlite_problem(path: str) -> str | None:
     return None
 
 
+def directory_problem(module: AnsibleModule) -> str | None:
+    """Return why users of the LDAP directory could not log in."""
+    directory = module.params["directory"]
+    if not directory:
+        return None
+    python, user = module.params["python"], module.params["run_as"]
+    try:
+        answer, _account = client_check.answer(directory_client, "python3-ldap", directory, python, user)
+    except client_check.CheckError as error:
+        module.warn(f"The directory {directory['uri']} cannot be examined before the first change: {error}")
+        return None
+    if answer["away"]:
+        module.warn(f"graphite_web_auth: ldap: {answer['away']}. Nobody of the directory can log in until it can be.")
+    return answer["problem"] and f"graphite_web_auth: ldap: {answer['problem']}"
+
+
 def settings_problem(module: AnsibleModule, files: SettingsFiles) -> str | None:
     """Return why graphite-web does not work with the new settings, as far as it is installed."""
     if files.is_complete or not os.path.exists(module.params["python"]):
@@ -181,12 +266,13 @@ def main() -> None:
             **DJANGO_ARGUMENT_SPEC,
             **SETTINGS_ARGUMENT_SPEC,
             "database": {"type": "dict", "options": DATABASE_ARGUMENT_SPEC},
+            "directory": {"type": "dict", "options": DIRECTORY_ARGUMENT_SPEC},
             "imports": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     files = SettingsFiles(module)
-    problems = [manual_problem(module, files), database_problem(module)]
+    problems = [manual_problem(module, files), database_problem(module), directory_problem(module)]
     if not any(problems):
         problems.append(settings_problem(module, files))
     module.exit_json(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 import zoneinfo
+from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.accounts import hash_problem
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import dashboard_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
@@ -20,6 +21,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     port_problem,
     url_prefix_problem,
 )
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.graphite_web_auth import auth_problems
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import tls_problems
 
 _SQLITE = "django.db.backends.sqlite3"
@@ -86,6 +88,7 @@ def graphite_web_problems(variables: dict) -> list[str]:
     problems += _access_problems(variables.get("access") or {})
     problems += _guest_problems(variables.get("access_without_login") or [])
     problems += _limit_problems(variables.get("limits") or {})
+    problems += auth_problems(variables)
     problems += _user_problems(variables["users"])
     problems += dashboard_problems("graphite_web_dashboards", variables.get("dashboards") or [])
     return [problem for problem in problems if problem]
@@ -177,8 +180,14 @@ def _user_problems(users: list[dict]) -> list[str]:
     problems = []
     names = [user["name"] for user in users]
     for position, user in enumerate(users):
-        if user.get("state", "present") == "present" and not user.get("password"):
-            problems.append(f"graphite_web_users: user '{user['name']}' has no password; give one, or state: absent.")
+        given = [key for key in ("password", "password_hash") if user.get(key)]
+        if (user.get("state") or "present") == "present" and not given:
+            problems.append(f"graphite_web_users: user '{user['name']}' has no password; give one, or password_hash, or state: absent.")
+        if len(given) > 1:
+            problems.append(f"graphite_web_users: user '{user['name']}' has password and password_hash; give one of the two.")
+        wrong = hash_problem(str(user["password_hash"])) if user.get("password_hash") else None
+        if wrong:
+            problems.append(f"graphite_web_users: the password_hash of user '{user['name']}' {wrong}.")
         if not re.match(r"[\w.@+-]{1,150}\Z", str(user["name"])):
             problems.append(f"graphite_web_users: '{user['name']}' is no user name for Django; use letters, digits and @ . + - _ only.")
         if user["name"] in names[:position]:
