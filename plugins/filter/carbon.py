@@ -18,7 +18,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon
     config_value,
     prune_program,
 )
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import relay_command, relay_listeners
 
 
 def carbon_instances_of(instances: object, processors: int, is_behind_relay: bool = False) -> list[dict]:
@@ -75,6 +75,7 @@ class FilterModule:
             "carbon_config_value": config_value,
             "carbon_instances": carbon_instances_of,
             "carbon_relay_command": relay_command,
+            "carbon_relay_listeners": relay_listeners,
             "carbon_relay_string": relay_string,
             "carbon_retentions": carbon_retentions,
             "whisper_prune_program": prune_program,

@@ -53,6 +53,25 @@ options:
             type: list
             elements: path
             required: true
+      dependencies:
+        description: Libraries with which packages must be built, which are missing in some releases of these packages.
+        type: list
+        elements: dict
+        default: []
+        version_added: 2.1.0
+        suboptions:
+          package:
+            description: Name of the package. The installed version counts, or else the one that apt would install.
+            type: str
+            required: true
+          library:
+            description: Regular expression at the beginning of the name of a package that it depends on.
+            type: str
+            required: true
+          problem:
+            description: The message.
+            type: str
+            required: true
       advice:
         description: What to do where the packages cannot be installed; ends the message.
         type: str
@@ -554,6 +573,7 @@ COMPONENT = {
     "component": TEXT,
     "packages": TEXTS,
     "conditional_packages": _list_of(name=TEXT, unless_exists=REQUIRED_PATHS),
+    "dependencies": _list_of(package=TEXT, library=TEXT, problem=TEXT),
     "advice": {"type": "str", "default": ""},
     "imports": _list_of(python=PATH, modules=REQUIRED_TEXTS),
     "interpreters": _list_of(python=PATH, minimum=TEXT, below=TEXT, problem=TEXT),

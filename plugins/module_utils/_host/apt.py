@@ -53,6 +53,16 @@ def read_states() -> dict[str, str]:
     return states
 
 
+def dependencies(package: str, is_installed: bool) -> list[str]:
+    """Return what a package depends on, as installed, or else as apt would install it; nothing if there is none."""
+    if is_installed:
+        text = _run(["dpkg-query", "--show", "--showformat", "${Depends}", package])
+    else:
+        shown = run(["apt-cache", "show", "--no-all-versions", package]).stdout
+        text = "".join(line.partition(":")[2] for line in shown.splitlines() if line.startswith("Depends:"))
+    return re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9.+-]*)", text)
+
+
 def half_installed(states: dict[str, str]) -> dict[str, str]:
     """Return the packages whose installation began and did not end."""
     return {name: state for name, state in states.items() if state not in INSTALLED + _ABSENT}

@@ -11,6 +11,7 @@ import glob
 import grp
 import os
 import pwd
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -69,6 +70,7 @@ class Examination:
         try:
             apt.refuse_other_systems()
             self._examine_packages()
+            self._examine_dependencies()
         except apt.PackageError as error:
             self.problems.append(str(error))
         self._examine_interpreters()
@@ -102,6 +104,15 @@ class Examination:
         except apt.UninstallableError as error:
             advice = [component["advice"] for component in self._components if component["advice"] and self.missing[component["component"]]]
             self.problems.append("\n  ".join([str(error), *advice]))
+
+    def _examine_dependencies(self) -> None:
+        for component in self._components:
+            for wanted in component["dependencies"]:
+                name = wanted["package"]
+                found = apt.dependencies(name, self._states.get(name) in apt.INSTALLED)
+                # Without any, apt does not know the package, which is a problem of its own.
+                if found and not any(re.match(wanted["library"], other) for other in found):
+                    self.problems.append(wanted["problem"])
 
     def _lacking(self, packages: list[str]) -> list[str]:
         return [package for package in packages if self._states.get(package) not in apt.INSTALLED]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.ring import CHARACTERS
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
@@ -36,12 +37,28 @@ _FUNCTIONS = r"(sum|count|max|min|average|median|variance|stddev|percentile[1-9]
 def relay_command(options: dict) -> str:
     """Return the command line for ``ExecStart`` of a unit.
 
-    The ``options`` are ``config``, ``queue_size``, ``workers``, ``backlog`` and ``stalls``.
+    The ``options`` are ``config``, ``queue_size``, ``workers``, ``backlog`` and ``stalls``, and ``authority``, which may be empty.
     """
     letters = {"config": "f", "queue_size": "q", "workers": "w", "backlog": "B", "stalls": "L"}
     words = [word for name, letter in letters.items() for word in (f"-{letter}", str(options[name]))]
+    words += ["-C", str(options["authority"])] if options.get("authority") else []
     characters = re.sub(r'([\\"])', r"\\\1", CHARACTERS).replace("%", "%%").replace("$", "$$")
     return " ".join(["/usr/bin/carbon-c-relay", *words, "-c", f'"{characters}"'])
+
+
+def relay_listeners(address: str, port: object, tls: Mapping | None = None) -> list[dict]:
+    """Return the sockets of a relay: ``address``, ``port`` and, for TLS, the path of the ``certificate``, which is empty otherwise.
+
+    With TLS, programs on the host itself need none.
+    """
+    plain = {"address": str(address), "port": int(str(port)), "certificate": ""}
+    if not tls:
+        return [plain]
+    is_everywhere = connect_address(str(address)) != str(address)
+    local = {**plain, "address": "127.0.0.1"}
+    only = True if tls.get("only") is None else boolean(tls["only"], strict=False)
+    kept = [plain] if is_loopback(str(address)) or (is_everywhere and not only) else [local] if only else [local, plain]
+    return [*kept, {"address": str(address), "port": int(str(tls["port"])), "certificate": str(tls["certificate"])}]
 
 
 def carbon_relay_problems(variables: dict) -> list[str]:
@@ -55,6 +72,7 @@ def carbon_relay_problems(variables: dict) -> list[str]:
             None, [address_problem("carbon_relay_address", variables["address"]), port_problem("carbon_relay_port", variables["port"])]
         ),
         *_sender_problems(variables.get("allowed_senders") or [], variables["clusters"]),
+        *_tls_problems(variables.get("tls") or {}, variables["port"], variables["clusters"]),
         *_cluster_problems(variables["clusters"], str(variables["address"]), str(variables["port"])),
         *_rewrite_problems(variables["rewrites"]),
         *_aggregation_problems(variables["aggregations"], names),
@@ -81,6 +99,33 @@ def _sender_problems(senders: list, clusters: list[dict]) -> Iterator[str]:
                     f"carbon_relay_clusters: '{cluster['name']}' has a member with the address '{member['address']}'. With"
                     " carbon_relay_allowed_senders, the relay reaches IP addresses only; give one."
                 )
+
+
+def _tls_problems(tls: Mapping, port: object, clusters: list[dict]) -> Iterator[str]:
+    for cluster in clusters:
+        for member in cluster.get("members") or []:
+            if not boolean(member.get("tls") or False, strict=False):
+                continue
+            if not tls:
+                yield (
+                    f"carbon_relay_clusters: '{cluster['name']}' has a member with tls, but carbon_relay_tls is empty. Set it, with the"
+                    " authority of the member."
+                )
+            elif member.get("protocol") == "udp":
+                yield f"carbon_relay_clusters: '{cluster['name']}' has a member with tls and the protocol udp; give tcp, or leave tls out."
+    if not tls:
+        return
+    missing = [name for name in ("port", "certificate") if tls.get(name) is None]
+    if missing:
+        yield f"carbon_relay_tls lacks {' and '.join(missing)}; give a port, such as 2403, and the path of a file with certificate and key."
+        return
+    yield from filter(None, [port_problem("carbon_relay_tls: port", tls["port"])])
+    if str(tls.get("port")) == str(port):
+        yield f"carbon_relay_tls: port is {port}, which is carbon_relay_port as well; give each a port of its own."
+    for name in ("certificate", "authority"):
+        path = tls.get(name)
+        if path is not None and not re.match(r"/[^\s\"'\\]+\Z", str(path)):
+            yield f"carbon_relay_tls: {name} is '{path}'; give an absolute path on the host without white space and quotes."
 
 
 def _number_problems(variables: dict) -> Iterator[str]:
