@@ -26,6 +26,7 @@ OWNED_SETTINGS = {
     "graphiteHost": "statsd_graphite_host",
     "graphitePort": "statsd_graphite_port",
     "graphiteAlternatives": "statsd_graphite_alternatives",
+    "graphiteTls": "statsd_graphite_tls",
 }
 
 _WILDCARDS = ("*", "0.0.0.0", "::")
@@ -55,6 +56,12 @@ def statsd_problems(variables: dict) -> list[str]:
         for name, variable in OWNED_SETTINGS.items()
         if name in variables["config"]
     ]
+    tls = variables.get("graphite_tls") or {}
+    if tls and not re.match(r"/\S+\Z", str(tls.get("authority"))):
+        problems.append(
+            f"statsd_graphite_tls: authority is '{tls.get('authority') or ''}'; give the absolute path of a file of trusted certificates on"
+            " the host."
+        )
     problems += _setting_problems(variables["config"])
     problems += _server_problems(variables)
     return [problem for problem in problems if problem]

@@ -5,13 +5,15 @@
 // one, so that of two values for one time the later is stored. A flush is taken when carbon has closed its connection in order after the
 // connection was ended here, which it does at the end of what it has read; until then, the data may be in the buffers of the kernel only.
 // A carbon that stops closes its connections as well, whether it has read everything or not. Therefore, connections are ended after a
-// pause in which carbon has the time to read: what it closes before is sent again.
+// pause in which carbon has the time to read: what it closes before is sent again. All of that is the same over TLS.
 //
 // Sources: backends/graphite.js of StatsD 0.9.0; for connections, carbon/protocols.py of carbon 1.1.10.
 'use strict';
 
 const { EventEmitter } = require('events');
+const fs = require('fs');
 const net = require('net');
+const tls = require('tls');
 const util = require('util');
 
 // Without any progress, in milliseconds.
@@ -33,10 +35,19 @@ function isPickle(flush) {
   return flush[0] < 0x20;
 }
 
+// Over TLS, to a destination with a name, if there is an authority: the path of a file, which may change at any time.
+function connect(port, host, serverName, authority) {
+  if (!serverName || !authority) {
+    return net.createConnection(port, host);
+  }
+  const checkServerIdentity = (_host, certificate) => tls.checkServerIdentity(serverName, certificate);
+  return tls.connect({ port, host, ca: fs.readFileSync(authority), checkServerIdentity, minVersion: 'TLSv1.2' });
+}
+
 // Returns a promise of the time at which the data was sent that has been read.
-function deliver(data, port, host, pause) {
+function deliver(data, { port = 2003, host, server_name: serverName }, authority, pause) {
   return new Promise((resolve, reject) => {
-    const socket = net.createConnection(port, host);
+    const socket = connect(port, host, serverName, authority);
     let isEnded = false;
     let isRead = false;
     let sent;
@@ -47,14 +58,15 @@ function deliver(data, port, host, pause) {
     });
     // Of what has happened before, the promise knows.
     socket.on('close', () => (isRead ? resolve(sent) : reject(new Error('the connection was closed early'))));
-    socket.on('connect', () => {
+    // Over TLS, nothing is sent before the other side is verified.
+    socket.on(socket.encrypted ? 'secureConnect' : 'connect', () => {
       sent = unixTime();
+      socket.write(data, () => pause().then(() => {
+        isEnded = true;
+        socket.end();
+      }));
     });
     socket.resume();
-    socket.write(data, () => pause().then(() => {
-      isEnded = true;
-      socket.end();
-    }));
   });
 }
 
@@ -65,6 +77,7 @@ class CarbonQueue {
     this.limit = Infinity;
     this.ports = {};
     this.host = undefined;
+    this.tls = {};
     this.alternatives = [];
     this.usedAlternative = 0; // 0 is none, 1 the first
     this.sending = null; // a promise
@@ -86,12 +99,13 @@ class CarbonQueue {
   }
 
   configure(config) {
-    const { graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteAlternatives = [] } = config;
+    const { graphiteHost, graphitePort = 2003, graphitePicklePort = 2004, graphiteAlternatives = [], graphiteTls = {} } = config;
     const { graphiteMaxUnsentBytes = 64 << 20, flushInterval = 10000 } = config;
     this.longestPause = Math.min(LONGEST_PAUSE, flushInterval / 10);
     this.host = graphiteHost;
     this.ports = { text: graphitePort, pickle: graphitePicklePort };
     this.alternatives = graphiteAlternatives;
+    this.tls = graphiteTls;
     this.limit = graphiteMaxUnsentBytes;
   }
 
@@ -100,15 +114,15 @@ class CarbonQueue {
     if (isPickle(flush)) {
       return [{ host: this.host, port: this.ports.pickle }];
     }
-    const all = [{ host: this.host, port: this.ports.text }, ...this.alternatives];
+    const all = [{ host: this.host, port: this.ports.text, server_name: this.tls.server_name }, ...this.alternatives];
     return all.map((_destination, place) => all[(place + this.usedAlternative) % all.length]);
   }
 
   async deliverToAny(flushes) {
     const destinations = this.destinations(flushes[0]);
-    for (const [place, { host, port = 2003 }] of destinations.entries()) {
+    for (const [place, destination] of destinations.entries()) {
       try {
-        const sent = await deliver(Buffer.concat(flushes), port, host, () => this.pause());
+        const sent = await deliver(Buffer.concat(flushes), destination, this.tls.authority, () => this.pause());
         this.usedAlternative = (this.usedAlternative + place) % destinations.length;
         return sent;
       } catch (error) {
