@@ -50,6 +50,10 @@ options:
         description: Whether the host makes key and certificate by itself, in place of the options above.
         type: bool
         default: false
+      days:
+        description: Days for which a self-signed certificate is valid.
+        type: int
+        default: 365
       authority:
         description: Path of the certificates by which clients on the host trust the certificate. If left out, those of the system.
         type: path

@@ -13,7 +13,8 @@ description:
   - Writes certificates and keys that are given as texts to files of root, of which root alone can read the keys, and makes self-signed
     certificates. What is given as a path is left alone.
   - Fails before the first change with everything that M(metricstack.graphite.tls_certificates_info) finds wrong.
-  - A self-signed certificate is valid for a year. It is made anew if it ends within 30 days or is for another name.
+  - A self-signed certificate is valid for a year, unless O(certificates[].days) says otherwise.
+  - It is made anew if it ends within 30 days or is for another name.
   - No content is shown by C(--diff), and no key is in the output.
 author:
   - metricstack maintainers (@metricstack)
@@ -59,6 +60,11 @@ changed_paths:
   type: list
   elements: str
   sample: [/etc/apache-wsgi/wiki.pem, /etc/apache-wsgi/wiki.key]
+certificates:
+  description: The certificates that are there, as PEM, by the names of their sites.
+  returned: success
+  type: dict
+  sample: {wiki: "-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----\n"}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -80,7 +86,7 @@ def main() -> None:
     except CertificateError as error:
         module.fail_json(msg=str(error))
     diff = {"before": "", "after": "".join(f"{path}: written\n" for path in changed)}
-    module.exit_json(changed=bool(changed), changed_paths=changed, diff=diff)
+    module.exit_json(changed=bool(changed), changed_paths=changed, certificates=certificates.texts(), diff=diff)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ CERTIFICATES_ARGUMENT_SPEC: dict = {
             "chain": {"type": "path"},
             "chain_text": {"type": "str"},
             "self_signed": {"type": "bool", "default": False},
+            "days": {"type": "int", "default": SELF_SIGNED_DAYS},
             "authority": {"type": "path"},
             "ciphers": {"type": "str"},
         },
@@ -99,13 +100,23 @@ class Certificates:
             files = certificate_files(_as_given(wanted), wanted["name"], self._directory)
             if wanted["self_signed"]:
                 if wanted in unmade:
-                    contents = {} if check_mode else _made(wanted["server_name"])
+                    contents = {} if check_mode else _made(wanted["server_name"], wanted["days"])
                     changed += [self._put(files[part], contents.get(part), _MODES[part], check_mode) for part in ("key", "certificate")]
                 continue
             for part, text in self._texts(wanted, files).items():
                 if not _is_written(files[part], text, _MODES[part]):
                     changed.append(self._put(files[part], text, _MODES[part], check_mode))
         return changed
+
+    def texts(self) -> dict[str, str]:
+        """Return each certificate that is there, by the name of its site."""
+        found = {}
+        for wanted in self._wanted:
+            path = certificate_files(_as_given(wanted), wanted["name"], self._directory)["certificate"]
+            if os.path.exists(path):
+                with open(path, encoding="utf-8", errors="replace") as stream:
+                    found[wanted["name"]] = stream.read()
+        return found
 
     def _is_made(self, wanted: dict) -> bool:
         files = certificate_files(wanted, wanted["name"], self._directory)
@@ -151,7 +162,7 @@ def _is_written(path: str, text: str, mode: int) -> bool:
         return False
 
 
-def _made(server_name: str) -> dict[str, str]:
+def _made(server_name: str, days: int) -> dict[str, str]:
     """Return a new key and its self-signed certificate."""
     name = ascii_name(server_name)
     try:
@@ -165,7 +176,7 @@ def _made(server_name: str) -> dict[str, str]:
             # X.520 has 64 characters for it at most.
             stream.write(_REQUEST.format(common_name=name[:64], kind=kind, name=name))
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", files["key"]]
-        certificate = ["-sha256", "-days", str(SELF_SIGNED_DAYS), "-out", files["certificate"]]
+        certificate = ["-sha256", "-days", str(days), "-out", files["certificate"]]
         process = run(["openssl", "req", "-x509", "-config", files["request"], *key, *certificate])
         if process.returncode != 0:
             raise CertificateError(f"openssl does not make a certificate for {server_name}: {process.stderr.strip()}")
