@@ -68,6 +68,10 @@ class Component(NamedTuple):
 # Where relays and fronts reach the stores of a cluster, unless the inventory says otherwise.
 STORE_PORT = 2013
 STORE_WEB_PORT = 8081
+# Where relays and stores take points over TLS.
+TLS_PORT = 2403
+STORE_TLS_PORT = 2413
+TLS_DIRECTORY = "/etc/graphite-tls"
 SITE = "graphite"
 STORE_SITE = "graphite-store"
 
@@ -248,10 +252,19 @@ class Inventory:
             "name": str(self.own(host, "carbon_store_name") or re.sub(r"[^A-Za-z0-9_-]", "_", host)),
             "address": str(self.own(host, "carbon_store_address") or self.own(host, "ansible_host") or host),
             "port": self.own(host, "carbon_store_port") or STORE_PORT,
+            "tls_port": self.own(host, "stack_tls_store_port") or STORE_TLS_PORT,
             "web_port": self.own(host, "carbon_store_web_port") or STORE_WEB_PORT,
             "allowed_networks": self.own(host, "carbon_store_allowed_networks") or [],
             "leaving": boolean(self.own(host, "carbon_store_leaving") or False, strict=False),
         }
+
+    def has_tls(self, host: str) -> bool:
+        """Tell whether points go from host to host over TLS."""
+        return boolean(self.own(host, "stack_tls") or False, strict=False)
+
+    def tls_port(self, host: str) -> Any:
+        """Return the port at which the relay of a host takes points over TLS."""
+        return self.own(host, "stack_tls_port") or TLS_PORT
 
     def lists_instances(self, host: str) -> bool:
         """Tell whether the inventory lists the instances of a host's carbon, with their ports."""
@@ -337,6 +350,7 @@ class HostView:
             "is_clustered": self._inventory.is_clustered(self._host),
             "cluster": self._cluster(),
             "relay": self._relay(),
+            "tls": self._wires(),
             "store_relay": self._store_relay(),
             "carbon": self._carbon(self._known_processors),
             "memcached": {
@@ -361,6 +375,8 @@ class HostView:
             checks += [self._flush_problems, self._overwriting_problems, self._tags_problems]
         if "carbon" in self.components:
             checks += [self._cluster_problems]
+        if {"statsd", "carbon_relay", "carbon"}.intersection(self.components):
+            checks += [self._wire_problems]
         if self._host in self._inventory.hosts("graphite_web", self._host):
             checks += [self._data_problems, self._switch_problems, self._front_problems, self._memcached_problems, self._tls_problems]
         problems: list[str] = []
@@ -383,7 +399,8 @@ class HostView:
         receiver, host = self._nearest_receiver(component)
         if receiver.name == "carbon" and self._inventory.is_store(host):
             store = self._inventory.store(host)
-            return {"component": receiver.name, "host": host, "address": store["address"], "port": store["port"]}
+            port = store["tls_port"] if self._has_tls else store["port"]
+            return {"component": receiver.name, "host": host, "address": store["address"], "port": port}
         if receiver.sockets:
             port = self._value(host, receiver.sockets[0].port)
         else:
@@ -393,6 +410,13 @@ class HostView:
         if own_host is not None and not (own_host == "localhost" and host == self._host):
             # A name that is left to the host: Node.js 18 and later prefer the address of IPv6, where no process may listen.
             address = own_host
+        is_known = self._receiver(component)[1] is not None
+        if component.name == "statsd" and receiver.name == "carbon_relay" and self._has_tls and own_port is None and is_known:
+            if host != self._host:
+                port = self._inventory.tls_port(host)
+                return {"component": receiver.name, "host": host, "address": address, "port": port, "server_name": host}
+            # Programs on the host need no TLS.
+            address = self._local_relay_address(address) if own_host is None else address
         return {"component": receiver.name, "host": host, "address": address, "port": port if own_port is None else own_port}
 
     def _receiver(self, component: Component) -> tuple[Component, str | None]:
@@ -455,7 +479,14 @@ class HostView:
         relay = COMPONENTS["carbon_relay"]
         others = [host for host in self._inventory.hosts("carbon_relay", self._host) if self._inventory.has_relay(host)]
         return [
-            {"host": self._reach(host, self._inventory.listens_on(host, relay)[0]), "port": self._value(host, "carbon_relay_port")}
+            {
+                "host": self._reach(host, self._inventory.listens_on(host, relay)[0]),
+                **(
+                    {"port": self._inventory.tls_port(host), "server_name": host}
+                    if self._has_tls
+                    else {"port": self._value(host, "carbon_relay_port")}
+                ),
+            }
             for host in others
             if host != first["host"]
         ]
@@ -487,11 +518,42 @@ class HostView:
         return {
             "state": "present" if self._inventory.has_relay(self._host) else "absent",
             "address": address,
-            "local_address": connect_address(address),
+            "local_address": self._local_relay_address(address),
             "port": self._value(self._host, "carbon_relay_port"),
             "clusters": clusters,
             "routes": self.own_relay().get("carbon_relay_routes") or self._value(self._host, "carbon_relay_routes"),
             "statistics_prefix": f"{prefix}.relays.\\.1" if own["statistics_prefix"] is None else own["statistics_prefix"],
+        }
+
+    @cached_property
+    def _has_tls(self) -> bool:
+        return self._inventory.has_tls(self._host)
+
+    def _local_relay_address(self, address: str) -> str:
+        """Return where programs on this host reach a relay of it that listens on ``address``."""
+        return "127.0.0.1" if self._has_tls and not is_loopback(str(address)) else connect_address(address)
+
+    def _wires(self) -> dict:
+        """Return the certificate of this host, and where its relays take points over TLS."""
+        own = {name: self._own(f"stack_tls_{name}") for name in ("certificate", "key", "authority")}
+        return {
+            "enabled": self._has_tls,
+            "self_signed": own["certificate"] is None,
+            "certificate": f"{TLS_DIRECTORY}/host.pem" if own["certificate"] is None else own["certificate"],
+            "key": f"{TLS_DIRECTORY}/host.key" if own["key"] is None else own["key"],
+            # In place of the certificates of all hosts.
+            "authority": "" if own["authority"] is None else own["authority"],
+            "directory": TLS_DIRECTORY,
+            # By which programs on this host trust the others.
+            "trusted": f"{TLS_DIRECTORY}/trusted.pem",
+            # With the key, for relays.
+            "combined": f"{TLS_DIRECTORY}/relay.pem",
+            "port": self._inventory.tls_port(self._host),
+            "store_port": self._inventory.store(self._host)["tls_port"],
+            "senders": {
+                "statsd": [host for host in self._inventory.hosts("statsd", self._host) if self._inventory.keeps(host, "statsd")],
+                "carbon_relay": [host for host in self._inventory.hosts("carbon_relay", self._host) if self._inventory.has_relay(host)],
+            },
         }
 
     def _store_relay(self) -> dict:
@@ -502,6 +564,7 @@ class HostView:
         return {
             "state": "present" if is_store else "absent",
             "address": store["address"],
+            "local_address": self._local_relay_address(store["address"]),
             "port": store["port"],
             "allowed_senders": store["allowed_networks"],
             "clusters": [self._caches(self._host)] if is_store else [],
@@ -521,7 +584,9 @@ class HostView:
             cluster = self._cluster()
             members = [
                 {"address": store["address"], "port": store["port"], "instance": store["name"]}
-                for store in cluster["stores"]
+                if not self._has_tls
+                else {"address": store["address"], "port": store["tls_port"], "instance": store["name"], "tls": True}
+                for store in map(self._inventory.store, self._inventory.stores(self._host))
                 if not store["leaving"]
             ]
             return [{"name": "stores", "type": "fnv1a_ch", "replication": cluster["replicas"], "members": members}]
@@ -543,10 +608,14 @@ class HostView:
 
     def own_relay(self) -> dict:
         """Return the variables of this host's relay, for the rules of its role, that follow from the stores of a cluster."""
+        own: dict = {}
+        if self._has_tls and self._own("carbon_relay_tls") is None:
+            own["carbon_relay_tls"] = {"port": self._inventory.tls_port(self._host), "certificate": f"{TLS_DIRECTORY}/relay.pem"}
         if not self._inventory.is_clustered(self._host) or self._own("carbon_relay_clusters") is not None:
-            return {}
+            return own
         clusters = self._clusters()
-        own = {} if self._own("carbon_relay_routes") is not None else {"carbon_relay_routes": _all_to(clusters[0]["name"])}
+        if self._own("carbon_relay_routes") is None:
+            own["carbon_relay_routes"] = _all_to(clusters[0]["name"])
         return {"carbon_relay_clusters": clusters, **own}
 
     def own_instances(self) -> Any:
@@ -860,12 +929,24 @@ class HostView:
             address = self._inventory.listens_on(self._host, component)[0]
         else:
             address = self._value(self._host, socket.address)
-        return [_listener(component.name, socket.port, socket.protocol, address, self._value(self._host, socket.port))]
+        port = self._value(self._host, socket.port)
+        if component.name == "carbon_relay" and self._has_tls:
+            ports = {"carbon_relay_port": port, "stack_tls_port": self._inventory.tls_port(self._host)}
+            return self._relay_listens(component.name, ports, address)
+        return [_listener(component.name, socket.port, socket.protocol, address, port)]
+
+    def _relay_listens(self, component: str, ports: dict[str, Any], address: str) -> list[dict]:
+        """Return the sockets of a relay with TLS, by the variables of its ports without and with TLS."""
+        addresses = (self._local_relay_address(address), address)
+        return [_listener(component, variable, "tcp", at, port) for (variable, port), at in zip(ports.items(), addresses)]
 
     def _store_listens(self) -> list[dict]:
         if not self._inventory.is_store(self._host):
             return []
         store = self._inventory.store(self._host)
+        if self._has_tls:
+            ports = {"carbon_store_port": store["port"], "stack_tls_store_port": store["tls_port"]}
+            return self._relay_listens("store_relay", ports, store["address"])
         return [_listener("store_relay", "carbon_store_port", "tcp", store["address"], store["port"])]
 
     def _servers_listen(self) -> list[dict]:
@@ -1183,6 +1264,71 @@ class HostView:
             f"graphite_web_tls of {self._host} is self_signed, and carbon on {', '.join(without)} tells graphite-web of tags without that"
             " certificate. Give one of an authority, or copy it there and set carbon_cache_tags_authority to its path."
         ]
+
+    def _wire_problems(self) -> list[str]:
+        """Return what keeps points on their way between hosts from TLS."""
+        hosts = dict.fromkeys(host for name in ("statsd", "carbon_relay", "carbon") for host in self._inventory.hosts(name, self._host))
+        values = {self._inventory.has_tls(host): host for host in hosts}
+        if len(values) > 1:
+            listed = " and ".join(f"{str(value).lower()} on {host}" for value, host in values.items())
+            return [f"stack_tls is {listed}. Set stack_tls once, in group_vars of the group all."]
+        own = {name: self._own(f"stack_tls_{name}") for name in ("certificate", "key", "authority")}
+        given = [f"stack_tls_{name}" for name, value in own.items() if value is not None]
+        if not self._has_tls:
+            return [f"{name} of {self._host} has no effect without stack_tls: true. Set that, or leave {name} out." for name in given]
+        problems = [
+            problem
+            for name in ("stack_tls_port", "stack_tls_store_port")
+            if self._own(name) is not None and (problem := port_problem(name, self._own(name)))
+        ]
+        store = self._inventory.store(self._host)
+        pairs = {
+            "stack_tls_port": ("carbon_relay_port", self._inventory.tls_port(self._host), self._value(self._host, "carbon_relay_port")),
+            "stack_tls_store_port": ("carbon_store_port", store["tls_port"], store["port"]),
+        }
+        problems += [
+            f"{name} of {self._host} is {port}, which is {plain} as well; give each a port of its own."
+            for name, (plain, port, other) in pairs.items()
+            if str(port) == str(other)
+        ]
+        missing = [f"stack_tls_{name}" for name, value in own.items() if value is None]
+        if given and missing:
+            problems.append(
+                f"{' and '.join(given)} of {self._host} needs {' and '.join(missing)} as well; give the paths of all three on the"
+                " host, or none, and each host makes a certificate by itself."
+            )
+        problems += [
+            f"stack_tls_{name} of {self._host} is '{value}'; give an absolute path on the host without white space and quotes."
+            for name, value in own.items()
+            if value is not None and not re.match(r"/[^\s\"'\\]+\Z", str(value))
+        ]
+        return problems + self._plain_wires()
+
+    def _plain_wires(self) -> list[str]:
+        """Return one message for each way of points from this host to another one that has no TLS."""
+        problems = []
+        if "statsd" in self.components and self._keeps("statsd"):
+            receiver, host = self._receiver(COMPONENTS["statsd"])
+            target = self.target(COMPONENTS["statsd"])
+            if host != self._host and (self._value(self._host, "statsd_config") or {}).get("graphiteProtocol") == "pickle":
+                problems.append(
+                    f"stack_tls is true, but StatsD on {self._host} sends pickles to another host, which it cannot do over TLS. Take"
+                    " graphiteProtocol out of statsd_config."
+                )
+            elif not (host == self._host or is_loopback(str(target["address"])) or "server_name" in target):
+                what = f"{receiver.name} on {host}" if host else f"{target['address']}, which is none of the inventory's hosts"
+                problems.append(
+                    f"stack_tls is true, but StatsD on {self._host} sends to {what}, of which the inventory does not say that it has TLS."
+                    " Send to a relay of the inventory: leave statsd_graphite_host and statsd_graphite_port out, and keep the relay."
+                )
+        if self._inventory.has_relay(self._host) and not self._inventory.is_clustered(self._host):
+            carbon = self._inventory.nearest("carbon", self._host)
+            if carbon != self._host and self._own("carbon_relay_clusters") is None:
+                problems.append(
+                    f"stack_tls is true, but the relay on {self._host} sends to the caches on {carbon}, and carbon has no TLS. Take"
+                    f" {self._host} out of the group carbon_relay and put {carbon} into it, so that a relay with TLS is in front of carbon."
+                )
+        return problems
 
     def _memcached_problems(self) -> list[str]:
         if not self._keeps("graphite_web") or self._own("graphite_web_memcached_hosts") is not None:
