@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""TLS between StatsD, relays and stores: switched on and off under load, and with a host that is not trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import ssl
+import time
+import urllib.request
+from contextlib import suppress
+from urllib.parse import urlencode
+
+import pytest
+import testinfra
+from conftest import ROOT
+
+NAME = os.environ.get("MOLECULE_HOST", "metricstack-instance")
+FRONT, FIRST, SECOND = ADDRESSES = [f"10.213.176.1{number}" for number in (1, 2, 3)]
+TRUSTED = "/etc/graphite-tls/trusted.pem"
+SERIES = 200
+
+testinfra_hosts = [f"ansible://{NAME}-1"]
+
+# Each second, a point of each series in a connection of its own, until the relay has read it.
+SEND = """
+import socket, sys, time
+name, series, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for second in range(int(time.time()) + 1, int(time.time()) + 1 + seconds):
+    time.sleep(max(0, second - time.time()))
+    lines = "".join(f"load_test.{name}.s{number} {second % 1000} {second}\\n" for number in range(series)).encode()
+    is_read = False
+    while not is_read:
+        for address in ("127.0.0.1", sys.argv[4]):
+            try:
+                with socket.create_connection((address, 2003), timeout=2) as stream:
+                    stream.sendall(lines)
+                    stream.shutdown(socket.SHUT_WR)
+                    is_read = is_read or stream.recv(1) == b""
+            except OSError:
+                time.sleep(0.1)
+            if is_read:
+                break
+    print(second, flush=True)
+"""
+COUNT = """
+import socket, time
+for _ in range(600):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"switched:1|c", ("127.0.0.1", 8125))
+    time.sleep(0.1)
+"""
+
+
+def on(number):
+    """Return one of the hosts."""
+    return testinfra.get_host(f"docker://{NAME}-{number}")
+
+
+def ask(address, path):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{address}:{80 if address == FRONT else 8081}{path}", timeout=60) as response:
+        return response.read()
+
+
+def shown(address, target, **parameters):
+    """Return the values by time of each series that a front or a store shows."""
+    query = urlencode({"target": target, "format": "json", "noCache": 1, "from": "-5min", **parameters})
+    return {
+        series["target"]: {when: value for value, when in series["datapoints"] if value is not None}
+        for series in json.loads(ask(address, f"/render?{query}"))
+    }
+
+
+class Sender:
+    """Sends to the relay from its own host."""
+
+    def __init__(self, name, seconds):
+        self._name = name
+        self._log = f"/root/{name}.log"
+        command = f"/usr/bin/python3 -c '{SEND}' {name} {SERIES} {seconds} {FRONT} > {self._log}"
+        assert on(1).run("systemd-run --quiet --unit=send-%s /bin/sh -c %s", name, command).rc == 0
+
+    def stop(self):
+        """Return the seconds whose points the relay has read."""
+        on(1).run("systemctl stop send-%s", self._name)
+        return [int(second) for second in on(1).file(self._log).content_string.split()]
+
+    def missing(self, address, seconds):
+        series = shown(address, f"load_test.{self._name}.s*", **{"from": seconds[0] - 1, "until": seconds[-1] + 1})
+        wanted = {second: second % 1000 for second in seconds}
+        return sum(len(wanted.items() - series.get(f"load_test.{self._name}.s{number}", {}).items()) for number in range(SERIES))
+
+
+@pytest.fixture
+def site(run_ansible):
+    """Run site.yml; return its output, and the number of changes of each host."""
+
+    def run(*options, **variables):
+        status, output, errors = run_ansible(
+            "ansible-playbook", f"{ROOT}/playbooks/site.yml", "-e", json.dumps(variables), *options, MOLECULE_HOST=NAME
+        )
+        assert status == 0, output + errors
+        return output, [int(number) for number in re.findall(r"changed=(\d+)", output)]
+
+    return run
+
+
+def counted():
+    return sum(
+        value for values in shown(FRONT, "stats.counters.switched.count.*", **{"from": "-20min"}).values() for value in values.values()
+    )
+
+
+def listening(number):
+    return {line.split()[3] for line in on(number).run("ss -Hltn").stdout.splitlines()}
+
+
+def test_tls_is_switched_on_without_a_loss(site, wait_until):
+    sender = Sender("on", 1800)
+    for number in (1, 2):
+        assert on(number).run("systemd-run --quiet /usr/bin/python3 -c %s", COUNT).rc == 0
+    site(stack_tls=True)
+    time.sleep(10)
+    seconds = sender.stop()
+    for address in ADDRESSES:
+        wait_until(lambda address=address: sender.missing(address, seconds) == 0, timeout=60, message=f"{address} lacks points")
+    wait_until(lambda: counted() == 1200, timeout=60, message="counts were lost")
+
+
+def test_a_second_run_changes_nothing(site):
+    _output, changes = site(stack_tls=True)
+    assert changes == [0, 0, 0]
+
+
+def test_a_run_on_one_host_leaves_the_others_trusted(site):
+    before = on(2).file(TRUSTED).content_string
+    _output, changes = site("--limit", f"{NAME}-2", stack_tls=True)
+    assert changes == [0]
+    assert re.findall("^# (.+)$", on(2).file(TRUSTED).content_string, re.MULTILINE) == [f"{NAME}-{number}" for number in (1, 2, 3)]
+    assert on(2).file(TRUSTED).content_string == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what is refused
+@pytest.mark.parametrize(("number", "port", "plain"), [(1, 2403, 2003), (2, 2413, 2013), (3, 2413, 2013)])
+def test_nobody_is_heard_without_tls(number, port, plain):
+    address = ADDRESSES[number - 1]
+    assert {f"{address}:{port}", f"127.0.0.1:{plain}"} <= listening(number)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, plain), timeout=5)
+    # Whoever connects from another host verifies the certificate by what that host trusts.
+    command = f"openssl s_client -connect {address}:{port} -CAfile {TRUSTED} -verify_hostname {NAME}-{number} -verify_return_error"
+    verified = on(number % 3 + 1).run(f"{command} < /dev/null")
+    assert verified.rc == 0, verified.stderr
+    assert "Verify return code: 0 (ok)" in verified.stdout
+    with socket.create_connection((address, port), timeout=5) as stream:
+        stream.sendall(b"plain.text 1 %d\n" % time.time())
+        with suppress(ConnectionResetError):
+            assert stream.recv(100) == b""
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        with socket.create_connection((address, port), timeout=5) as stream, pytest.raises(OSError):  # noqa: PT011
+            context.wrap_socket(stream)
+
+
+def test_a_packet_comes_back_as_a_value_and_as_a_picture(wait_until):
+    assert "10.213.176.11:2403" not in listening(2)
+    program = "import socket; socket.socket(2, 2).sendto(b'wired:5|c', ('127.0.0.1', 8125))"
+    assert on(2).run(f'/usr/bin/python3 -c "{program}"').rc == 0
+    wait_until(lambda: 5 in shown(FRONT, "stats.counters.wired.count.2").get("stats.counters.wired.count.2", {}).values(), timeout=40)
+    assert ask(FRONT, "/render?target=stats.counters.wired.count.2").startswith(b"\x89PNG")
+    assert not shown(FRONT, "plain.text")
+
+
+def test_points_for_a_store_that_is_not_trusted_wait(wait_until):
+    with_key = "/etc/graphite-tls/relay.pem"
+    store = on(3)
+    store.check_output(f"cp --archive {with_key} /root/relay.pem")
+    store.check_output(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=stranger -keyout /root/s.key -out"
+        f" /root/s.pem && cat /root/s.pem /root/s.key > {with_key}"
+    )
+    store.check_output("systemctl reload carbon-store-relay")
+    # What is established stays; the relay connects anew when it has sent nothing for seconds.
+    wait_until(lambda: "SIGHUP handler complete" in store.run("journalctl --unit carbon-store-relay --lines 5").stdout)
+    on(1).check_output("sleep 8")
+    sender = Sender("waiting", 5)
+    time.sleep(8)
+    seconds = sender.stop()
+    assert len(seconds) == 5
+    wait_until(lambda: sender.missing(FIRST, seconds) == 0)
+    assert sender.missing(FRONT, seconds) == 0
+    assert shown(SECOND, "load_test.waiting.s*") == {}
+    assert "certificate verify failed" in on(1).run("journalctl --unit carbon-relay --lines 20").stdout
+    store.check_output(f"cp --archive /root/relay.pem {with_key}; touch {with_key}; systemctl reload carbon-store-relay")
+    wait_until(lambda: sender.missing(SECOND, seconds) == 0, timeout=30, message="the points do not arrive")
+
+
+def test_a_host_gets_a_new_certificate_without_a_loss(site, wait_until):
+    sender = Sender("renewed", 1800)
+    before = on(3).file("/etc/graphite-tls/host.pem").content_string
+    on(3).check_output("rm /etc/graphite-tls/host.pem /etc/graphite-tls/host.key")
+    site(stack_tls=True)
+    time.sleep(10)
+    seconds = sender.stop()
+    for number, address in enumerate(ADDRESSES, 1):
+        assert before not in on(number).file(TRUSTED).content_string
+        wait_until(lambda address=address: sender.missing(address, seconds) == 0, timeout=60, message=f"{address} lacks points")
+
+
+def test_tls_is_switched_off_without_a_loss(site, wait_until):
+    sender = Sender("off", 1800)
+    # A run that leaves hosts out ends nothing.
+    output, _changes = site("--limit", f"{NAME}-2,{NAME}-3")
+    assert "take points with and without TLS" in output
+    assert {f"{FIRST}:2013", f"{FIRST}:2413"} <= listening(2)
+    site()
+    time.sleep(10)
+    seconds = sender.stop()
+    for address in ADDRESSES:
+        wait_until(lambda address=address: sender.missing(address, seconds) == 0, timeout=60, message=f"{address} lacks points")
+    assert f"{FIRST}:2013" in listening(2)
+    assert f"{FIRST}:2413" not in listening(2)
+    for number in (1, 2, 3):
+        assert not on(number).file("/etc/graphite-tls").exists
