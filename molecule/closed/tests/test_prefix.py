@@ -304,7 +304,7 @@ def test_a_load_balancer_is_answered_whatever_it_asks_for(site):
 
 
 def test_a_load_balancer_is_answered_behind_another_site(site, host, wait_until):
-    other = "<VirtualHost *:80>\nServerName other.test.example\nDocumentRoot /nonexistent\n</VirtualHost>\n"
+    other = "<VirtualHost *:80>\nServerName other.test.example\nDocumentRoot /var/www/html\n</VirtualHost>\n"
     file = "/etc/apache2/sites-enabled/000-other.conf"
     host.run_expect([0], f"printf '{other}' > {file} && systemctl reload apache2")
 
@@ -312,7 +312,7 @@ def test_a_load_balancer_is_answered_behind_another_site(site, host, wait_until)
         return ask(site.stack, 80, path, secure=False, Host="nobody.test.example")[0]
 
     try:
-        wait_until(lambda: status("/") == 404, message="the other site is not in front")
+        wait_until(lambda: status("/none") == 404, message="the other site is not in front")
         assert status(HEALTH) == 200
     finally:
         host.run_expect([0], f"rm {file} && systemctl reload apache2")
