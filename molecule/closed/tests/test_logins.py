@@ -2,7 +2,7 @@
 # Copyright: metricstack maintainers
 """Logins of others than graphite-web's own users, asked from outside: an LDAP directory, and a proxy that names who has logged in.
 
-The directory is on the peer, which is the trusted proxy as well; the controller is nobody's.
+The directory is on the peer. Only the address of the proxy there is trusted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from outside import reach
 
 STACK = os.environ.get("MOLECULE_HOST", "metricstack-closed")
 PEER = f"{STACK}-peer"
+PROXY = "10.213.78.21"
 SECRET = "looks 'users' up"
 EVENT = json.dumps({"what": "a test of logins", "tags": "logins"})
 
@@ -48,9 +49,9 @@ def change(ldif):
 class Site:
     """The site as it is seen from the controller, or from the peer."""
 
-    def __init__(self, address, prefix=()):
+    def __init__(self, address, prefix=(), own=()):
         self.url, options = reach(address)
-        self.command = (*prefix, "curl", "--silent", "--show-error", "--include", "--max-time", "60", *options)
+        self.command = (*prefix, "curl", "--silent", "--show-error", "--include", "--max-time", "60", *own, *options)
 
     def ask(self, path, *options):
         """Return status, headers and body."""
@@ -88,7 +89,7 @@ def site(address):
 
 @pytest.fixture
 def proxy(address):
-    return Site(address(), ("docker", "exec", PEER))
+    return Site(address(), ("docker", "exec", PEER), ("--interface", PROXY))
 
 
 @contextmanager
