@@ -83,6 +83,8 @@ def test_a_user_logs_in_at_the_provider_and_out(site):
     assert "grace" in browser.ask("/dashboard")[2]
     browser.ask("/account/logout")
     assert browser.post_event() == 401
+    browser.log_in("subject-of-grace")
+    assert browser.post_event() == 200
 
 
 def test_a_name_of_graphite_web_is_nobody_of_the_provider(site):

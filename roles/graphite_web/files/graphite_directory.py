@@ -196,4 +196,5 @@ def _is_name(text: str) -> bool:
 def _belongs_to_graphite_web(name: str) -> bool:
     model = get_user_model()
     found = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name})[:2])
-    return len(found) > 1 or any(user.has_usable_password() for user in found)
+    # Of a user whom Django has made of a name from a front, the password is empty.
+    return len(found) > 1 or any(user.password and user.has_usable_password() for user in found)

@@ -80,4 +80,5 @@ def _next_page(request) -> str:
 
 def _has_password(name: str) -> bool:
     model = get_user_model()
-    return any(user.has_usable_password() for user in model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}))
+    # Of a user whom RemoteUserBackend has made, the password is empty.
+    return any(user.password and user.has_usable_password() for user in model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}))
