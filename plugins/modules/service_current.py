@@ -79,6 +79,7 @@ options:
         description:
           - What to do when the unit is older than O(units[].files). An executable or a library that has been replaced always means
             V(restart).
+          - A unit that does not listen on its sockets after a reload is restarted.
         type: str
         choices: [restart, reload]
         default: restart
@@ -250,6 +251,8 @@ UNIT_SPEC = {
 SETTLED = 1.0
 # A port may be held for a moment; a service that still ends after this many restarts will not get over it.
 MOST_RESTARTS = 5
+# Seconds after which a reload has opened what it opens: carbon-c-relay cannot always bind a port again that it has just closed.
+RELOADED = 6.0
 PAST = {"start": "started", "restart": "restarted", "reload": "reloaded"}
 
 
@@ -388,7 +391,8 @@ class Services:
 
     def _wait(self) -> None:
         """Wait until all units are up, and fail if one of them is not in time or does not stay."""
-        deadline = time.monotonic() + self._module.params["timeout"]
+        begun = time.monotonic()
+        deadline = begun + self._module.params["timeout"]
         states = services.read_states(list(self._units))
         first = {name: int(state.get("NRestarts") or 0) for name, state in states.items()}
         while True:
@@ -403,6 +407,9 @@ class Services:
                 if not problem:
                     return
             name, reason = problem
+            if name in self.result["reloaded"] and services.is_running(states[name]) and time.monotonic() > begun + RELOADED:
+                self._restart_reloaded(name, reason)
+                deadline = time.monotonic() + self._module.params["timeout"]
             restarts = int(states[name].get("NRestarts") or 0) - first[name]
             if states[name]["ActiveState"] in ("failed", "inactive") or restarts >= MOST_RESTARTS or time.monotonic() > deadline:
                 # What is missing between two restarts is a consequence of them.
@@ -410,6 +417,16 @@ class Services:
                 self._fail(name, loop + reason)
             time.sleep(0.2)
             states = services.read_states(list(self._units))
+
+    def _restart_reloaded(self, name: str, reason: str) -> None:
+        """Restart a unit that does not listen where it should after a reload."""
+        self.actions[name] = "restart", reason
+        self.result["reloaded"].remove(name)
+        self.result["restarted"].append(name)
+        try:
+            services.systemctl("restart", "--", name)
+        except services.ServiceError as error:
+            self._fail(name, f"{error}")
 
     def _is_young(self, states: dict[str, dict]) -> bool:
         """Return whether a service has just started, by this call or because it is in a restart loop."""
