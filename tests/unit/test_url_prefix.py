@@ -143,7 +143,9 @@ def written(role_validation):
         wanted = role_validation.value("graphite_web", "__graphite_web_site", variables)
         host = {"listens": {"graphite": []}, "server_aliases": {"graphite": []}, "ports_file": None, "module_files": []}
         host["recorded_module_files"] = []
+        host["is_version_free"] = False
         variables = {"apache_wsgi_sites": [wanted], "__apache_wsgi_host": host, "__apache_wsgi_unwanted_sites": []}
+        variables["__apache_wsgi_examination"] = {"paths": []}
         files = {file["path"]: file for file in role_validation.listed("apache_wsgi", "files.yml.j2", variables)}
         return files[SITE_FILE]["content"].split("<VirtualHost ")
 

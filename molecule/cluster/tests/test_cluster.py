@@ -154,9 +154,10 @@ def test_stores_answer_fronts_at_their_own_address_only():
         assert f"127.0.0.1:{port} " in listening
 
 
-def counted(front, name):
-    """Return how much a front shows of what all StatsD have counted."""
-    return sum(value for series in render(front, f"stats.counters.{name}.count.*") for value, _when in series["datapoints"] if value)
+def counted(front, name, minutes=5):
+    """Return how much a front shows of what all StatsD have counted lately."""
+    shown = render(front, f"stats.counters.{name}.count.*", **{"from": f"-{minutes}min"})
+    return sum(value for series in shown for value, _when in series["datapoints"] if value)
 
 
 def test_what_each_statsd_counts_comes_back_from_each_front(wait_until):
