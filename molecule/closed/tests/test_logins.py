@@ -279,7 +279,7 @@ def test_a_directory_that_would_let_nobody_in_is_found_out_before(run_module, sc
 def test_a_directory_that_is_away_is_a_warning(run_ansible):
     arguments = {"content": "# of a test\n", "directory": {**DIRECTORY, "uri": "ldaps://127.0.0.1:6399"}}
     _status, output, errors = run_ansible(
-        "ansible", "all", "-m", "metricstack.graphite.graphite_settings_info", "-a", json.dumps(arguments)
+        "ansible", STACK, "-m", "metricstack.graphite.graphite_settings_info", "-a", json.dumps(arguments)
     )
     assert "ldaps://127.0.0.1:6399 cannot be reached" in errors + output
     assert "problems" in output

@@ -95,7 +95,7 @@ def test_a_name_of_graphite_web_is_nobody_of_the_provider(site):
 
 def test_who_has_no_session_at_the_provider_comes_in_as_before(site):
     browser = Browser(site, "nobody")
-    assert browser.ask("/version/")[0] == 200
+    assert browser.ask("/version/")[0] == 401
     assert browser.ask("/static/js/dashboard.js")[0] == 200
     assert browser.post_event("--user", f"admin:{PASSWORD}") == 200
     assert browser.post_event("--user", "admin:wrong") == 401

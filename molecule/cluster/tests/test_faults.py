@@ -72,6 +72,14 @@ while time.time() < end:
     time.sleep(1 / rate)
 print(sent, file=open("/run/counted", "w"))
 """
+SMALL_DISK = """
+cd /var/lib/graphite
+findmnt whisper && exit
+systemctl stop 'carbon-cache@*'
+mv whisper /run/series && mkdir whisper && mount -t tmpfs -o size=2G,mode=0755 tmpfs whisper && chown _graphite:_graphite whisper
+cp -a /run/series/. whisper && rm -r /run/series
+systemctl start carbon-cache@a carbon-cache@b && systemctl restart apache2
+"""
 CLOCK = """[Service]
 Environment=LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=/etc/wrong_clock FAKETIME_CACHE_DURATION=1 FAKETIME_DONT_FAKE_MONOTONIC=1
 """
@@ -107,7 +115,7 @@ class Faults:
             self._caches_lost[part] = time.monotonic()
         if part in RELAYS:
             self.lost_counts[part] += (FLUSH_INTERVAL + BACK) * COUNTS_PER_SECOND
-        took = float(on(part).check_output("/usr/bin/python3 -c %s %s %s", KILL, unit, port))
+        took = float(on(part).check_output("/usr/bin/python3 -c %s %s %s", KILL, unit, str(port)))
         self._record(f"{unit} of {part} was killed, and answered after {took:.1f} s")
         if took > BACK:
             self.slow.append(self.log[-1])
@@ -149,17 +157,11 @@ def hosts_with_faults():
         unit = "carbon-cache@" if part in STORES else "statsd"
         on(part).check_output("DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libfaketime > /dev/null")
         library = on(part).check_output("find /usr/lib -name libfaketimeMT.so.1")
-        on(part).check_output(f"mkdir /etc/systemd/system/{unit}.service.d && echo +0 > /etc/wrong_clock")
+        on(part).check_output(f"mkdir -p /etc/systemd/system/{unit}.service.d && echo +0 > /etc/wrong_clock")
         on(part).check_output(f"printf %s > /etc/systemd/system/{unit}.service.d/wrong_clock.conf", CLOCK % library)
         on(part).check_output("systemctl daemon-reload")
-    directory = "/var/lib/graphite/whisper"
     for store in STORES:
-        on(store).check_output(
-            "systemctl stop 'carbon-cache@*' && mv %s /run/series && mkdir %s && mount -t tmpfs -o size=2G,mode=0755 tmpfs %s"
-            " && chown _graphite:_graphite %s && cp -a /run/series/. %s && rm -r /run/series"
-            " && systemctl start carbon-cache@a carbon-cache@b && systemctl restart apache2",
-            *[directory] * 5,
-        )
+        on(store).check_output(SMALL_DISK)
     for relay in RELAYS:
         on(relay).check_output("systemctl restart statsd")
 
@@ -169,7 +171,7 @@ def test_what_was_accepted_survives_faults_at_random(wait_until, play):  # noqa:
     print(f"FAULT_SEED={SEED}")
     faults, end = Faults(), time.time() + MINUTES * 60
     for relay in RELAYS:
-        on(relay).check_output("systemd-run /usr/bin/python3 -c %s faults %s %s", COUNT, COUNTS_PER_SECOND, end + 30)
+        on(relay).check_output("systemd-run /usr/bin/python3 -c %s faults %s %s", COUNT, str(COUNTS_PER_SECOND), str(end + 30))
     sender = Sender("faults", RELAYS, 100000)
     while time.time() < end:
         faults.make_one()

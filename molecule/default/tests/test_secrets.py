@@ -32,12 +32,31 @@ GIVEN = {
     "go_benchmark_password": "go_benchmark_password",
     "graphite_backup_passphrase": "graphite_backup_passphrase",
     "graphite_web_access_without_login.token": "graphite_web_access_without_login",
+    "graphite_web_auth.ldap.bind_password": "graphite_web_auth",
+    "graphite_web_auth.openid_connect.client_secret": "graphite_web_auth",
     "graphite_web_database.password": "graphite_web_database",
     "graphite_web_secret_key": "graphite_web_secret_key",
     "graphite_web_tls.key": "graphite_web_tls",
     "graphite_web_users.password": "graphite_web_users",
+    "graphite_web_users.password_hash": "graphite_web_users",
     "verify_password": "verify_password",
 }
+HASH = f"pbkdf2_sha256$150000${MARK}salt${'A' * 43}="
+# Both are away.
+AUTH = {
+    "openid_connect": {
+        "metadata_url": "https://127.0.0.1:9/.well-known/openid-configuration",
+        "client_id": "graphite",
+        "client_secret": f"{MARK}-of-the-client",
+    },
+}
+if not VENV:  # which refuses a directory
+    AUTH["ldap"] = {
+        "uri": "ldaps://127.0.0.1:9",
+        "bind_dn": "cn=reader,dc=example,dc=org",
+        "bind_password": ODD,
+        "user_base": "dc=example,dc=org",
+    }
 # Made by a run itself; what is done with it takes several stores.
 MADE = {"rebalance_password"}
 
@@ -137,10 +156,11 @@ def variables(host, database):
         "graphite_backup_passphrase": ODD,
         "graphite_web_access": {"read": "users"},
         "graphite_web_access_without_login": [{"name": "program", "token": f"{MARK}-token-of-a-program", "areas": ["read"]}],
+        "graphite_web_auth": AUTH,
         "graphite_web_secret_key": f"{MARK}-secret-key-1234567890-abcdefghijklmnopqrstuvwxyz",
         "graphite_web_server_name": NAME,
         "graphite_web_tls": {"certificate": certificate, "key": key, "authority": CERTIFICATE},
-        "graphite_web_users": [{"name": "admin", "password": ODD, "superuser": True}],
+        "graphite_web_users": [{"name": "admin", "password": ODD, "superuser": True}, {"name": "hashed", "password_hash": HASH}],
         "verify_password": ODD,
         "verify_username": "admin",
         **({"graphite_web_database": database} if database else {}),

@@ -391,7 +391,7 @@ class Limits:
         prefix = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")])])
         if not EXPENSIVE.match(request.path_info[len(prefix) :]):
             return self._answer(request, began)
-        request.body  # noqa: B018  # may come slowly, and the turn is to be a short one
+        _is_readable(request)  # may come slowly, and the turn is to be a short one
         with self._gate.running(client, self._limits["seconds"] / 2) as is_in_time:
             if not is_in_time:
                 return _busy("This client has too many requests that take long")
@@ -403,7 +403,6 @@ class Limits:
         try:
             try:
                 if not is_store:
-                    request.body  # noqa: B018  # the fields of a form cannot be read before
                     _check_request(request, budget)
                 self._watch.begin(began + self._limits["seconds"] - time.monotonic(), budget.refuse_time)
                 response = self.get_response(request)
@@ -416,7 +415,17 @@ class Limits:
         return _text(*budget.refusal) if budget.refusal else response
 
 
+def _is_readable(request) -> bool:
+    try:
+        request.body, request.GET, request.POST  # noqa: B018  # the fields of a form cannot be read before the body
+    except Exception:  # of whatever there is to read
+        return False
+    return True
+
+
 def _check_request(request, budget: Budget) -> None:
+    if not _is_readable(request):
+        return  # to graphite_guard.py, which refuses the request
     for parameters in (request.GET, request.POST):
         for name in ("target", "target[]", "query", "expr", "metric"):
             values = parameters.getlist(name)
