@@ -200,4 +200,11 @@ options:
     description:
       - Script that a web server loads graphite-web with. Without it, only the settings and the URL patterns are loaded.
     type: path
+  imports:
+    description:
+      - Modules that graphite-web needs. As long as one of them does not import, graphite-web counts as not installed, and the new settings
+        are not tested.
+    type: list
+    elements: str
+    default: []
 """

@@ -116,7 +116,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.set
 def load(module: AnsibleModule, files: SettingsFiles) -> bool:
     """Load the application with what is wanted; fail if it refuses, and tell whether it is there."""
     try:
-        with Application(module, **files.candidate) as application:
+        with Application(module, imports=module.params["imports"], **files.candidate) as application:
             application.ask("check_site", wsgi_script=module.params["wsgi_script"], ask_database=module.params["test_database"])
     except ApplicationError as error:
         if error.kind is Kind.NOT_INSTALLED and module.check_mode:

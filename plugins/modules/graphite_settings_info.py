@@ -82,12 +82,6 @@ options:
         description: Seconds to wait for each answer.
         type: int
         required: true
-  imports:
-    description:
-      - Modules that graphite-web needs. As long as one of them does not import, the new settings are not tested.
-    type: list
-    elements: str
-    default: []
 attributes:
   check_mode:
     description: Changes nothing, in either mode.
@@ -267,7 +261,6 @@ def main() -> None:
             **SETTINGS_ARGUMENT_SPEC,
             "database": {"type": "dict", "options": DATABASE_ARGUMENT_SPEC},
             "directory": {"type": "dict", "options": DIRECTORY_ARGUMENT_SPEC},
-            "imports": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import time
+from contextlib import contextmanager
 
 import pytest
 from test_cluster import FRONTS, NAME, RATE, RELAYS, STORES, Sender, counted, on, play  # noqa: F401  # play is a fixture
@@ -85,10 +86,21 @@ Environment=LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=/etc/wrong_clock FAKETIME_CACH
 """
 
 
-def network(part, state):
-    """Take the network of a host down or up, from outside of it."""
+@contextmanager
+def cut_off(part):
+    """Take the network of a host down inside of a with statement, from outside of the host."""
     process = subprocess.check_output(["docker", "inspect", "--format", "{{.State.Pid}}", f"{NAME}-{part}"], text=True).strip()
-    subprocess.run(["nsenter", "--target", process, "--net", "ip", "link", "set", "eth0", state], check=True)
+
+    def ip(*arguments):
+        return subprocess.check_output(["nsenter", "--target", process, "--net", "ip", *arguments], text=True)
+
+    default = ip("route", "show", "default").split()
+    ip("link", "set", "eth0", "down")
+    try:
+        yield
+    finally:
+        ip("link", "set", "eth0", "up")
+        ip("route", "replace", *default)  # it went with the link
 
 
 class Faults:
@@ -122,9 +134,8 @@ class Faults:
 
     def cut(self):
         part = self._random.choice((*STORES, *RELAYS, *FRONTS))
-        network(part, "down")
-        time.sleep(CUT)
-        network(part, "up")
+        with cut_off(part):
+            time.sleep(CUT)
         self._record(f"{part} was cut off for {CUT} s")
 
     def fill(self):

@@ -13,6 +13,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite imp
 
 SETTINGS_ARGUMENT_SPEC: dict = {
     "path": {"type": "path", "default": "/etc/graphite/local_settings.py"},
+    "imports": {"type": "list", "elements": "str", "default": []},
     "content": {"type": "str", "required": True, "no_log": True},
     "secret_key": {"type": "str", "no_log": True},
     "secret_key_file": {"type": "path", "default": "/etc/graphite/secret_key", "no_log": False},
