@@ -25,7 +25,7 @@ SEED = os.environ.get("FAULT_SEED") or str(random.randrange(10**6))
 CUT, PAUSE, BACK, WAITING = 8, 4, 5, 60
 # By the first letter of a host: what is killed, and the port at which each answers again.
 DAEMONS = {
-    "c": {"carbon-cache@a": 2103, "carbon-cache@b": 2203, "carbon-relay": 2013, "apache2": 8081},
+    "c": {"carbon-cache@a": 2103, "carbon-cache@b": 2203, "carbon-store-relay": 2013, "apache2": 8081},
     "r": {"carbon-relay": 2003, "statsd": 8126},
     "f": {"apache2": 80, "graphite-memcached": 11211},
 }
@@ -48,6 +48,7 @@ def answers(address):
         connection.sendall(b"GET /version/ HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n")
         return b" 200 " in connection.recv(100)
 killed, began = main_process(), time.monotonic()
+assert killed, f"{unit} does not run"
 os.kill(killed, signal.SIGKILL)
 while time.monotonic() - began < 60:
     try:
