@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from test_cluster import FRONTS, NAME, RATE, RELAYS, STORES, Sender, counted, on, play  # noqa: F401  # play is a fixture
+from cluster import FRONTS, NAME, RATE, RELAYS, STORES, Sender, counted, on, player
 
 testinfra_hosts = [f"ansible://{NAME}-f1"]
 
@@ -163,6 +163,11 @@ class Faults:
 
 
 @pytest.fixture
+def play(run_ansible, tmp_path):
+    return player(run_ansible, tmp_path)
+
+
+@pytest.fixture
 def hosts_with_faults():
     """Give stores a file system of their own that can be full, and stores and StatsD a clock that can be wrong."""
     for part in (*STORES, *RELAYS):
@@ -179,7 +184,7 @@ def hosts_with_faults():
 
 
 @pytest.mark.usefixtures("hosts_with_faults")
-def test_what_was_accepted_survives_faults_at_random(wait_until, play):  # noqa: F811
+def test_what_was_accepted_survives_faults_at_random(wait_until, play):
     print(f"FAULT_SEED={SEED}")
     faults, end = Faults(), time.time() + MINUTES * 60
     for relay in RELAYS:
