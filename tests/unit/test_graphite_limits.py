@@ -150,17 +150,23 @@ def test_waiting_requests_run_in_turn_and_a_client_without_any_runs_at_once(limi
                 ran.append((client, number))
             ends[client, number].wait(10)
 
-    def start(client, number):
+    def wait_for(condition):
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def start(client, number, runs):
         ends[client, number] = threading.Event()
         thread = threading.Thread(target=run, args=(client, number))
         thread.start()
-        time.sleep(0.05)
+        wait_for(lambda: (client, number) in ran if runs else len(gate._waiting.get(client, ())) == number - 1)
         return thread
 
-    threads = [start("hog", number) for number in range(4)] + [start("other", 0)]
+    threads = [start("hog", number, runs=number < 2) for number in range(4)] + [start("other", 0, runs=True)]
     assert ran == [("hog", 0), ("hog", 1), ("other", 0)]
     ends["hog", 1].set()
-    time.sleep(0.05)
+    wait_for(lambda: len(ran) > 3)
     assert ran[3:] == [("hog", 2)]
     for event in list(ends.values()):
         event.set()

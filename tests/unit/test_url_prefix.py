@@ -256,7 +256,10 @@ def test_the_entrance_adds_the_prefix_for_graphite_web_on_other_hosts(entrance, 
 
     assert ask("/metrics/find/", group="graphite-store") == [b"graphite-web"]
     assert ask("/tools/graphite/render") == [b"graphite-web"]
-    assert ask("/graphite-health", "POST") == [b"graphite-web"]
-    assert seen == ["/tools/graphite/metrics/find/", "/tools/graphite/render", "/graphite-health"]
     assert ask("/graphite-health") == [b"ok\n"]
-    assert started == ["200 OK"]
+    # Nothing else reaches graphite-web, past what its own site refuses.
+    assert ask("/graphite-health", "POST") == [b"only GET and HEAD\n"]
+    assert ask("/account/login", group="graphite-store") == [b"not here\n"]
+    assert ask("/renderer", group="graphite-store") == [b"not here\n"]
+    assert started == ["200 OK", "405 Method Not Allowed", "404 Not Found", "404 Not Found"]
+    assert seen == ["/tools/graphite/metrics/find/", "/tools/graphite/render"]

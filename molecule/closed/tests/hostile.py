@@ -681,6 +681,12 @@ APACHE = [
     ),
     case("end-within-body", smuggle("Content-Length: 1000", "Connection: close", body=b"a=b"), REFUSED | {200}, timeout=45),
     case("plain-to-tls", get("/"), {400}, port=443, tls=False),
+    # Each virtual host leads this path to graphite-web, also the one that only redirects.
+    case(
+        "health-post", request("POST", "/graphite-health", "X-Remote-User: hostile", body=b"a=1"), {405}, b"sessionid", port=80, tls=False
+    ),
+    case("health-post-tls", request("POST", "/graphite-health", "X-Remote-User: hostile", body=b"a=1"), {405}, b"sessionid"),
+    case("health-below", get("/graphite-health/../account/login"), {200, 308, 400, 404}, b"sessionid", port=80, tls=False),
     case("tls-to-plain", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100, REFUSED, port=80, tls=False, timeout=45),
     case("plain-render", get("/render?target=carbon.*&format=json"), {308}, b"carbon.agents", port=80, tls=False),
     case(

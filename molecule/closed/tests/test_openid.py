@@ -110,12 +110,10 @@ def test_who_has_no_session_at_the_provider_comes_in_as_before(site):
 def test_nobody_is_sent_to_another_site_after_a_login(site, page):
     browser = Browser(site, "grace")
     browser.log_in("subject-of-grace")
-    report = ("--no-location", "--output", "/dev/null", "--write-out", "%{redirect_url}")
+    report = ("--no-location", "--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}")
     jar = ("--cookie", browser.jar)
-    assert on_peer("curl", "--silent", *jar, *browser.options, *report, f"{browser.url}/account/openid/login?nextPage={page}") in (
-        f"{browser.url}/",
-        "",
-    )
+    answer = on_peer("curl", "--silent", *jar, *browser.options, *report, f"{browser.url}/account/openid/login?nextPage={page}")
+    assert answer == f"302 {browser.url}/"
 
 
 def test_the_secret_of_the_client_is_where_root_alone_reads_it(host, site_with_a_provider):

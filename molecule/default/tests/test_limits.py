@@ -79,6 +79,7 @@ def many_connections(host, site_port):
         time.sleep(5)
         try:
             yield
+            assert host.check_output("systemctl is-active hog.service") == "active"  # it was busy all the time
         finally:
             host.run("systemctl stop hog.service")
 

@@ -34,9 +34,15 @@ _NAME_OF_HOST = re.compile(r"(?!(.*\.)?\d+\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 # Setting by setting, the variable that owns it.
 _OWNED_SETTINGS = {
+    "ACCESS": "graphite_web_access",
+    "ACCESS_WITHOUT_LOGIN": "graphite_web_access_without_login",
     "ALLOWED_HOSTS": "graphite_web_allowed_hosts",
     "CARBONLINK_HOSTS": "graphite_web_carbonlink_hosts",
     "DATABASES": "graphite_web_database",
+    "DIRECTORY": "graphite_web_auth",
+    "LIMITS": "graphite_web_limits",
+    "OPENID_CONNECT": "graphite_web_auth",
+    "REMOTE_USER_VARIABLE": "graphite_web_auth",
     "SECRET_KEY": "graphite_web_secret_key",
     "TIME_ZONE": "graphite_web_time_zone",
     "URL_PREFIX": "graphite_web_url_prefix",

@@ -32,6 +32,11 @@ def auth_problems(variables: Mapping[str, Any]) -> Iterator[str]:
         if "remote_user" in auth:
             yield "graphite_web_auth has remote_user and openid_connect, which both name the user of a request; give one of the two."
         yield from _openid_problems(auth["openid_connect"])
+        if proxies and not variables.get("tls"):
+            yield (
+                "graphite_web_auth: openid_connect behind graphite_web_trusted_proxies needs graphite_web_tls, because Apache tells the"
+                " provider the address by which it is asked itself; give the site a certificate, and have the proxies ask it over HTTPS."
+            )
     if auth.get("ldap"):
         if variables["install_method"] == "venv":
             yield (

@@ -196,5 +196,5 @@ def _is_name(text: str) -> bool:
 def _belongs_to_graphite_web(name: str) -> bool:
     model = get_user_model()
     found = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name})[:2])
-    # Of a user whom Django has made of a name from a front, the password is empty.
-    return len(found) > 1 or any(user.password and user.has_usable_password() for user in found)
+    # Of a user whom Django has made of a name from a front, the password is empty. From a provider, the name may be anybody's.
+    return len(found) > 1 or any(user.has_usable_password() if user.password else settings.OPENID_CONNECT for user in found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 
@@ -19,6 +20,8 @@ from django.db import connections
 from django.urls import get_resolver
 
 HEALTH_PATH = "/graphite-health"
+# What graphite-web on other hosts asks for, and playbooks. Nobody logs in there.
+STORE_PATHS = re.compile(r"/(render|metrics|tags|functions|version)(/|$)")
 # Seconds for which it is known that graphite-web can answer, or cannot, and seconds that finding out may take.
 GOOD_LIFETIME = 5
 BAD_LIFETIME = 1
@@ -35,15 +38,24 @@ class Entrance:
 
     def __call__(self, environ, start_response):
         path = environ.get("PATH_INFO", "")
-        if path == HEALTH_PATH and environ.get("REQUEST_METHOD") in ("GET", "HEAD"):
-            is_good = self._health.is_good()
-            status, body = ("200 OK", b"ok\n") if is_good else ("503 Service Unavailable", b"unavailable\n")
-            start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")])
-            return [body]
+        # Every virtual host of Apache leads here, also those that let through what the site of graphite-web refuses: nothing goes on.
+        if path == HEALTH_PATH:
+            if environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
+                return _answer(start_response, "405 Method Not Allowed", b"only GET and HEAD\n")
+            if self._health.is_good():
+                return _answer(start_response, "200 OK", b"ok\n")
+            return _answer(start_response, "503 Service Unavailable", b"unavailable\n")
         # mod_wsgi's own word for the site that answers graphite-web on other hosts.
         if environ.get("mod_wsgi.process_group") == "graphite-store":
+            if not STORE_PATHS.match(path):
+                return _answer(start_response, "404 Not Found", b"not here\n")
             environ["PATH_INFO"] = self._prefix + path
         return self._application(environ, start_response)
+
+
+def _answer(start_response, status: str, body: bytes) -> list[bytes]:
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")])
+    return [body]
 
 
 class Health:

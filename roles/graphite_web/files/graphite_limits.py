@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import ipaddress
 import re
 import resource
 import sys
@@ -41,8 +42,8 @@ REPETITIONS = 10000
 REREAD_DEPTH = 4
 # Seconds after which a request that goes on is interrupted again.
 REPEAT = 0.1
-# What costs more than a moment: the first parts of paths.
-EXPENSIVE = re.compile(r"/(render|metrics|tags|browser/search|events/get_data|composer/mygraph|dashboard/email)(/|$)")
+# What costs more than a moment: how paths begin. A login costs a tenth of a second of processor time.
+EXPENSIVE = re.compile(r"/(render|metrics|tags|browser/search|events|composer/mygraph|dashboard/email|(account|dashboard|admin)/login)")
 # A client may hold this many times as many threads as are free, so that there is always one for the next client.
 SHARE = 3
 GENERATORS = ("time", "timeFunction", "sin", "sinFunction", "randomWalk", "randomWalkFunction", "identity")
@@ -369,7 +370,7 @@ class Limits:
         # mod_wsgi's own word for the site that answers graphite-web on other hosts, which bound their clients.
         if request.META.get("mod_wsgi.process_group") == "graphite-store":
             return self._answer(request, began, is_store=True)
-        client = request.META.get("REMOTE_ADDR", "")
+        client = _client(request.META.get("REMOTE_ADDR", ""))
         if not self._gate.enter(client):
             return _busy("This client has too many requests at a time")
         try:
@@ -389,7 +390,8 @@ class Limits:
 
     def _admit(self, request, client: str, began: float):
         prefix = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")])])
-        if not EXPENSIVE.match(request.path_info[len(prefix) :]):
+        has_password = request.META.get("HTTP_AUTHORIZATION", "").lower().startswith("basic")
+        if not has_password and not EXPENSIVE.match(request.path_info[len(prefix) :]):
             return self._answer(request, began)
         _is_readable(request)  # may come slowly, and the turn is to be a short one
         with self._gate.running(client, self._limits["seconds"] / 2) as is_in_time:
@@ -413,6 +415,17 @@ class Limits:
         finally:
             _current.budget = None
         return _text(*budget.refusal) if budget.refusal else response
+
+
+def _client(text: str) -> str:
+    """Return who asks, by the address. A host with IPv6 has as many addresses as it likes, all in one network of 64 bits."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    if address.version == 4:
+        return text
+    return str(address.ipv4_mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
 
 def _is_readable(request) -> bool:

@@ -19,30 +19,40 @@ import re
 from urllib.parse import quote
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth import authenticate, get_user_model
 from django.contrib.auth.backends import RemoteUserBackend
-from django.contrib.auth.middleware import RemoteUserMiddleware
 from django.http import HttpResponseRedirect
 from django.utils.http import url_has_allowed_host_and_scheme
 
 
-class FromFront(RemoteUserMiddleware):
-    """Django middleware: logs in whom the front names, and logs out whom it does not name any more."""
+class FromFront:
+    """Django middleware: takes whom the front names for the user of the request, without a session, since each request has the name."""
 
-    header = settings.REMOTE_USER_VARIABLE
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        name = request.META.get(settings.REMOTE_USER_VARIABLE)
+        user = authenticate(request, remote_user=name) if name else None
+        if user is not None:
+            request.user = user
+        return self.get_response(request)
 
 
 class Named(RemoteUserBackend):
-    """Authentication backend of Django: makes a user of each new name."""
+    """Authentication backend of Django: makes a user of each new name. The case of letters makes no other user."""
 
     def authenticate(self, request, remote_user):
         # Two headers of one name arrive as one with a comma.
         if not re.fullmatch(r"[\w.@+-]{1,150}", remote_user or ""):
             return None
-        # At a provider, users may be able to choose their names.
-        if settings.OPENID_CONNECT and _has_password(remote_user):
+        model = get_user_model()
+        known = list(model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": remote_user}))
+        # At a provider, users may be able to choose their names. Only of those whom this class has made, the password is empty.
+        if settings.OPENID_CONNECT and any(user.password for user in known):
             return None
-        return super().authenticate(request, remote_user)
+        names = [user.get_username() for user in known]
+        return super().authenticate(request, remote_user if remote_user in names else next(iter(names), remote_user))
 
 
 class AtProvider:
@@ -76,9 +86,3 @@ def _home() -> str:
 def _next_page(request) -> str:
     wanted = request.GET.get("nextPage", "")
     return wanted if url_has_allowed_host_and_scheme(wanted, allowed_hosts=None) else _home()
-
-
-def _has_password(name: str) -> bool:
-    model = get_user_model()
-    # Of a user whom RemoteUserBackend has made, the password is empty.
-    return any(user.password and user.has_usable_password() for user in model.objects.filter(**{f"{model.USERNAME_FIELD}__iexact": name}))
