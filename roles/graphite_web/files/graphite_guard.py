@@ -180,8 +180,8 @@ def _problems(request):
     if re.search(r"/render/local/?$", request.path_info) and request.META.get("mod_wsgi.process_group") != "graphite-store":
         yield "graphite-web renders the data of others at graphite_web_store_address only"
     for parameters in (request.GET, request.POST):
-        for name in ("limit", "local"):
-            if not all(re.fullmatch(r"-?[0-9]{1,9}", value) for value in parameters.getlist(name)):
+        for name in ("limit", "local"):  # the page of logins has an empty one
+            if not all(re.fullmatch(r"(-?[0-9]{1,9})?", value) for value in parameters.getlist(name)):
                 yield f"{name} must be a number"
         expressions = [value.partition("=~")[2] for name in ("expr", "expr[]") for value in parameters.getlist(name)]
         if not all(map(_is_pattern, [*parameters.getlist("filter"), *expressions])):
