@@ -44,6 +44,8 @@ _PACKAGED_MODULES = {"alias", "mime", "setenvif", "wsgi"}
 _TLS_MODULES = {"alias", "mime", "setenvif", "socache_shmcb", "ssl"}
 # Those of them that are disabled again with the last site that has TLS, if the role has enabled them.
 _TLS_MODULE_FILES = ("socache_shmcb.load", "ssl.conf", "ssl.load")
+# Packages of modules that sites may need, with configuration of their own.
+_MODULE_PACKAGES = ("libapache2-mod-auth-openidc",)
 # Where the role records which of these it has enabled.
 MODULES_RECORD = f"{DIRECTORY}/modules"
 # Compiled into the server.
@@ -650,7 +652,8 @@ def _recorded_modules() -> list[str]:
 
 def _packaged_checksums() -> dict[str, str]:
     """Return the MD5 sums of the configuration in the installed package, as dpkg knows them, by the paths of the files."""
-    known = run(["dpkg-query", "--show", "--showformat", r"${Conffiles}\n", "apache2"]).stdout
+    # One that is not installed is left out.
+    known = run(["dpkg-query", "--show", "--showformat", r"${Conffiles}\n", "apache2", *_MODULE_PACKAGES]).stdout
     return dict(re.findall(r"(?m)^ (\S+) ([0-9a-f]{32})", known))
 
 
