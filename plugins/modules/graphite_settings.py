@@ -109,8 +109,8 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.set
     SETTINGS_ARGUMENT_SPEC,
     SettingsFiles,
     read,
-    replace_file,
 )
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.files import replace_file
 
 
 def load(module: AnsibleModule, files: SettingsFiles) -> bool:

@@ -101,6 +101,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import trust
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.files import is_written, replace_file
 
 COMBINED = {
     "path": {"type": "path", "required": True},
@@ -121,16 +122,17 @@ def changes(params: dict, check_mode: bool) -> tuple[list[str], list[str]]:
         before = trust.read(path) if os.path.exists(path) else ""
         certificates = trust.trusted_certificates(before, params["certificates"], params["known"])
         names, text = list(certificates), trust.shown(certificates)
-    wanted = [(path, text, 0o644, os.getegid())]
+    wanted = [(path, text, os.geteuid(), os.getegid(), 0o644)]
     if combined and check_mode and not (os.path.exists(combined["certificate"]) and trust.has_group(combined["group"])):
         # In a run that changes something, tasks before this one make both.
         return names, [path, combined["path"]]
     if combined:
         own = [trust.read(combined[part]).strip() + "\n" for part in ("certificate", "key")]
-        wanted.append((combined["path"], "".join([*own, text]), 0o640, trust.group_id(combined["group"])))
-    changed = [item for item in wanted if not trust.is_written(*item)]
+        wanted.append((combined["path"], "".join([*own, text]), os.geteuid(), trust.group_id(combined["group"]), 0o640))
+    changed = [item for item in wanted if not is_written(*item)]
     for item in [] if check_mode else changed:
-        trust.write(*item)
+        os.makedirs(os.path.dirname(item[0]), mode=0o755, exist_ok=True)
+        replace_file(*item)
     return names, [item[0] for item in changed]
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import string
 
@@ -84,22 +83,3 @@ class SettingsFiles:
     def is_complete(self) -> bool:
         """Whether every file has its content."""
         return self.key is None and not self.differing
-
-
-def replace_file(path: str, content: str, uid: int, gid: int, mode: int) -> None:
-    """Give a file a content, an owner and a mode at once."""
-    incoming = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
-    if os.path.lexists(incoming):
-        os.unlink(incoming)  # of a run that was killed
-    descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content.encode("utf-8", "surrogateescape"))
-            stream.flush()
-            os.fchown(descriptor, uid, gid)
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        os.replace(incoming, path)
-    except BaseException:
-        os.unlink(incoming)
-        raise

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.files import is_written, replace_file
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.process import run
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.tls import (
     DIRECTORY,
@@ -104,7 +105,7 @@ class Certificates:
                     changed += [self._put(files[part], contents.get(part), _MODES[part], check_mode) for part in ("key", "certificate")]
                 continue
             for part, text in self._texts(wanted, files).items():
-                if not _is_written(files[part], text, _MODES[part]):
+                if not is_written(files[part], text, os.geteuid(), None, _MODES[part]):
                     changed.append(self._put(files[part], text, _MODES[part], check_mode))
         return changed
 
@@ -135,12 +136,7 @@ class Certificates:
     def _put(self, path: str, text: str | None, mode: int, check_mode: bool) -> str:
         if not check_mode:
             os.makedirs(self._directory, mode=0o755, exist_ok=True)
-            # Nobody else can read a temporary file either.
-            descriptor, temporary = tempfile.mkstemp(dir=self._directory)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text or "")
-            os.chmod(temporary, mode)
-            os.replace(temporary, path)
+            replace_file(path, text or "", os.geteuid(), os.getegid(), mode)
         return path
 
 
@@ -151,15 +147,6 @@ def _as_given(wanted: dict) -> dict:
 
 def _clean(text: str) -> str:
     return text.strip() + "\n"
-
-
-def _is_written(path: str, text: str, mode: int) -> bool:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            status = os.fstat(stream.fileno())
-            return stream.read() == text and status.st_mode & 0o777 == mode and status.st_uid == os.geteuid()
-    except OSError:
-        return False
 
 
 def _made(server_name: str, days: int) -> dict[str, str]:

@@ -9,9 +9,9 @@ on the host before, and stays.
 from __future__ import annotations
 
 import os
-import tempfile
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apt
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.files import replace_file
 
 # Belongs to any host that has a network, whoever installed it first; never recorded and never removed.
 _PERMANENT = {"iproute2"}
@@ -51,11 +51,7 @@ class Ledger:
     def _write(self, entries: list[tuple[str, str]]) -> bool:
         if entries == self._entries:
             return False
-        descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(self._path))
-        with os.fdopen(descriptor, "w") as stream:
-            stream.writelines(f"{owner} {name}\n" for owner, name in entries)
-            os.fchmod(stream.fileno(), 0o644)
-        os.replace(candidate, self._path)
+        replace_file(self._path, "".join(f"{owner} {name}\n" for owner, name in entries), os.geteuid(), os.getegid(), 0o644)
         self._entries = entries
         return True
 

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import grp
-import os
 import re
-import tempfile
 
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.tls import certificates_in
+
 _NAMED = re.compile(r"^# (\S+)\n(-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----)$", re.DOTALL | re.MULTILINE)
 
 
@@ -21,10 +20,10 @@ def trusted_certificates(text: str, given: dict[str, str], known: list[str]) -> 
     """Return the certificates by host: of ``text``, which an earlier run has written, those of ``known`` hosts, and those ``given``."""
     found = {name: certificate for name, certificate in _NAMED.findall(text) if name in known}
     for name, certificate in given.items():
-        match = _CERTIFICATE.search(certificate)
-        if match is None:
+        blocks = certificates_in(certificate)
+        if not blocks:
             raise TrustError(f"the certificate of {name} has no '-----BEGIN CERTIFICATE-----'")
-        found[name] = match[0]
+        found[name] = blocks[0]
     return {name: found[name] for name in sorted(found)}
 
 
@@ -35,7 +34,7 @@ def shown(certificates: dict[str, str]) -> str:
 
 def read_certificates(path: str) -> str:
     """Return all certificates of a file."""
-    found = _CERTIFICATE.findall(read(path))
+    found = certificates_in(read(path))
     if not found:
         raise TrustError(f"{path} has no certificate")
     return "".join(f"{certificate}\n" for certificate in found)
@@ -62,23 +61,3 @@ def has_group(name: str) -> bool:
     except TrustError:
         return False
     return True
-
-
-def is_written(path: str, text: str, mode: int, group: int) -> bool:
-    try:
-        status = os.stat(path)
-        return read(path) == text and status.st_mode & 0o777 == mode and (status.st_uid, status.st_gid) == (os.geteuid(), group)
-    except (OSError, TrustError):
-        return False
-
-
-def write(path: str, text: str, mode: int, group: int) -> None:
-    """Replace a file at once; nobody else can read a temporary one."""
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=directory)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chown(temporary, -1, group)
-    os.chmod(temporary, mode)
-    os.replace(temporary, path)
