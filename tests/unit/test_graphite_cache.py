@@ -81,7 +81,7 @@ print(json.dumps(answers))
     assert memcached.connections == 3
 
 
-@pytest.mark.parametrize(("prefix", "path"), [("", "/render"), ("/graphite/", "/graphite/render")])
+@pytest.mark.parametrize(("prefix", "path"), [("", "/render"), ("/graphite", "/graphite/render")])
 def test_a_kept_answer_is_given_again_before_anything_else_and_only_by_its_own_path(run, memcached, prefix, path):
     """By the key of graphite-web's view, and as the guard sends what the view gives."""
     program = f"""

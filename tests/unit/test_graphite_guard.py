@@ -286,7 +286,7 @@ def test_a_cookie_that_the_page_would_run_is_taken_back(client, value, status):
 
 def test_the_root_leads_to_the_prefix(client):
     assert [client.get(path).status_code for path in ("/", "/tools/graphite")] == [404, 404]
-    with override_settings(URL_PREFIX="/tools/graphite/"):
+    with override_settings(URL_PREFIX="/tools/graphite"):
         under_prefix = Client()
         answers = [under_prefix.get(path) for path in ("/", "/tools/graphite", "/tools")]
     assert [(answer.status_code, answer.headers.get("Location")) for answer in answers] == [

@@ -221,9 +221,7 @@ def _refusal(request, user) -> HttpResponse:
     accepts_page = "text/html" in request.META.get("HTTP_ACCEPT", "")
     is_script = request.META.get("HTTP_X_REQUESTED_WITH") or request.META.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"
     if accepts_page and not is_script and request.method in ("GET", "HEAD"):
-        prefix = settings.URL_PREFIX.strip("/")
-        login = "/".join(["", *filter(None, [prefix]), "account/login"])
-        return HttpResponseRedirect(f"{login}?nextPage={quote(request.get_full_path())}")
+        return HttpResponseRedirect(f"{settings.URL_PREFIX}/account/login?nextPage={quote(request.get_full_path())}")
     response = _text(403 if is_script else 401, "This needs a login.")
     if not is_script:  # a browser would ask for a password of its own while a page is shown
         response["WWW-Authenticate"] = 'Basic realm="Graphite", charset="UTF-8"'

@@ -76,7 +76,7 @@ def answer(get_response):
 
     if settings.LOG_CACHE_PERFORMANCE or settings.LOG_RENDERING_PERFORMANCE:
         raise MiddlewareNotUsed("the view logs what it finds")
-    path = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")]), "render"])
+    path = f"{settings.URL_PREFIX}/render"
 
     def answered(request):
         kept = cache.get(hashRequest(request)) if request.path_info in (path, path + "/") else None

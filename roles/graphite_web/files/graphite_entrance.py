@@ -33,7 +33,6 @@ class Entrance:
 
     def __init__(self, application):
         self._application = application
-        self._prefix = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")])])
         self._health = Health(find_problem)
 
     def __call__(self, environ, start_response):
@@ -49,7 +48,7 @@ class Entrance:
         if environ.get("mod_wsgi.process_group") == "graphite-store":
             if not STORE_PATHS.match(path):
                 return _answer(start_response, "404 Not Found", b"not here\n")
-            environ["PATH_INFO"] = self._prefix + path
+            environ["PATH_INFO"] = settings.URL_PREFIX + path
         return self._application(environ, start_response)
 
 

@@ -93,7 +93,7 @@ def guard(get_response):
     """Django middleware, the first: refuses pictures beyond any screen, markup where none belongs, and redirects to other sites."""
     for model in ("Dashboard", "Template"):
         post_init.connect(_disarm, sender=apps.get_model("dashboard", model))
-    prefix = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")])])
+    prefix = settings.URL_PREFIX
     is_behind_proxy = bool(settings.SECURE_PROXY_SSL_HEADER)
     if "getargspec" in functions.functionInfo.__code__.co_names and not hasattr(inspect, "getargspec"):
         functions.functionInfo = _describe
@@ -160,7 +160,7 @@ def plain(get_response):
         elif kind.startswith("application/json") and LISTS.match(content):
             response.content = re.sub(rb"<|>|\\.", lambda found: LIST_MARKUP.get(found[0], found[0]), content)
         elif kind.startswith("text/html") and view in ("dashboard", "dashboard_template"):
-            scripts = ENCODE + (HISTORY if settings.URL_PREFIX.strip("/") else b"")
+            scripts = ENCODE + (HISTORY if settings.URL_PREFIX else b"")
             response.content = content.replace(b"</head>", scripts + b"</head>", 1)
         elif kind.startswith("image/svg+xml"):
             response.content = SVG_DATA.sub(lambda found: found[0].replace(b"<", b"\\u003c").replace(b">", b"\\u003e"), content, count=1)

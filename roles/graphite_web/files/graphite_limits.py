@@ -389,9 +389,8 @@ class Limits:
         return _text(*current().refusal) if isinstance(error, Refused) else None
 
     def _admit(self, request, client: str, began: float):
-        prefix = "/".join(["", *filter(None, [settings.URL_PREFIX.strip("/")])])
         has_password = request.META.get("HTTP_AUTHORIZATION", "").lower().startswith("basic")
-        if not has_password and not EXPENSIVE.match(request.path_info[len(prefix) :]):
+        if not has_password and not EXPENSIVE.match(request.path_info[len(settings.URL_PREFIX) :]):
             return self._answer(request, began)
         _is_readable(request)  # may come slowly, and the turn is to be a short one
         with self._gate.running(client, self._limits["seconds"] / 2) as is_in_time:
