@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 
 import pytest
+from chromium import failures_of, log_in, start, wait_for_graphs
 from conftest import PASSWORD, ROOT
 from playwright.sync_api import Error, expect, sync_playwright
 
@@ -17,18 +17,9 @@ STACK = os.environ.get("MOLECULE_HOST", "metricstack-closed")
 NAME = "graphite.test.example"
 SITE = f"https://{NAME}"
 AUTHORITY = "/etc/test-authority/root.pem"
-# The sandbox needs rights that root in a container lacks; nothing but the host under test is looked at.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    f"--host-resolver-rules=MAP {NAME} 10.213.78.10",
-]
+FLAG = f"--host-resolver-rules=MAP {NAME} 10.213.78.10"
 DASHBOARD = "a dashboard of mine"
+GRAPHS = "img[src*='render?']"
 STORED = """
 import json, sqlite3, sys
 connection = sqlite3.connect("file:/var/lib/graphite/graphite.db?mode=ro", uri=True)
@@ -40,10 +31,8 @@ def on_stack(*command):
     return subprocess.run(["docker", "exec", STACK, *command], check=True, capture_output=True, text=True).stdout
 
 
-def start(playwright, home):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium, "install Chromium (Debian: apt-get install chromium)"
-    return playwright.chromium.launch(executable_path=chromium, args=FLAGS, env={**os.environ, "HOME": str(home)})
+def start_at_home(playwright, home):
+    return start(playwright, FLAG, env={**os.environ, "HOME": str(home)})
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +50,7 @@ def browser(playwright, tmp_path_factory):
     (home / "root.pem").write_text(on_stack("cat", AUTHORITY))
     for command in (["-N", "--empty-password"], ["-A", "-n", "tests", "-t", "C,,", "-i", str(home / "root.pem")]):
         subprocess.run(["certutil", "-d", f"sql:{database}", *command], check=True, capture_output=True)
-    one = start(playwright, home)
+    one = start_at_home(playwright, home)
     yield one
     one.close()
 
@@ -71,25 +60,10 @@ def page(browser):
     """Return a page of a browser that nobody has used before; at its end, no request may have failed."""
     context = browser.new_context(base_url=SITE, viewport={"width": 1280, "height": 960})
     one = context.new_page()
-    failures = []
-    one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)
-    # "csp" is what the site's policy keeps in the browser: the font that graphite-web loads from a third party.
-    expected = ("csp", "net::ERR_ABORTED")
-    one.on(
-        "requestfailed", lambda request: failures.append(f"{request.failure} {request.url}") if request.failure not in expected else None
-    )
-    # A mistake in graphite-web's own page, after it has saved.
-    one.on("pageerror", lambda error: failures.append(str(error)) if "newURL is not defined" not in str(error) else None)
+    failures = failures_of(one)
     yield one
     context.close()
     assert failures == []
-
-
-def log_in(page, name, password):
-    page.fill("input[name=username]", name)
-    page.fill("input[name=password]", password)
-    page.press("input[name=password]", "Enter")
-    page.wait_for_load_state("networkidle")
 
 
 def shoot(page, name):
@@ -97,14 +71,8 @@ def shoot(page, name):
     page.screenshot(path=ROOT / "artifacts" / f"closed-{name}.png")
 
 
-def wait_for_graphs(page, count, wait_until):
-    expect(page.locator("img[src*='render?']")).to_have_count(count, timeout=30_000)
-    drawn = "[...document.querySelectorAll('img[src*=\"render?\"]')].every((image) => image.complete && image.naturalWidth > 100)"
-    wait_until(lambda: page.evaluate(drawn), message="not every graph was drawn")
-
-
 def test_a_browser_without_the_authority_does_not_open_the_site(playwright, tmp_path):
-    stranger = start(playwright, tmp_path)
+    stranger = start_at_home(playwright, tmp_path)
     try:
         with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
             stranger.new_page().goto(f"{SITE}/")
@@ -122,7 +90,7 @@ def test_who_has_not_logged_in_is_led_to_the_form_and_back(page, wait_until):
     log_in(page, "alice", "the password of alice")
     # The page adds a fragment when it has loaded.
     assert page.url.partition("#")[0] == f"{SITE}/dashboard/Carbon%20health"
-    wait_for_graphs(page, 11, wait_until)
+    wait_for_graphs(page.locator(GRAPHS), 11, wait_until)
     (cookie,) = [cookie for cookie in page.context.cookies() if cookie["name"] == "sessionid"]
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
 
@@ -135,10 +103,10 @@ def test_http_leads_to_https(page):
 def test_a_person_saves_a_dashboard_and_logs_out(page, wait_until):
     page.goto("/dashboard/Carbon%20health")
     log_in(page, "admin", PASSWORD)
-    wait_for_graphs(page, 11, wait_until)
+    wait_for_graphs(page.locator(GRAPHS), 11, wait_until)
     # As a click on a series in the list does, and the dialog "Save as".
     page.evaluate("() => { graphAreaToggle('carbon.agents.*.metricsReceived'); }")
-    wait_for_graphs(page, 12, wait_until)
+    wait_for_graphs(page.locator(GRAPHS), 12, wait_until)
     page.evaluate("() => saveDashboard()")
     dialog = page.locator(".x-window").filter(has_text="Save Dashboard")
     dialog.locator("input").fill(DASHBOARD)
@@ -151,7 +119,7 @@ def test_a_person_saves_a_dashboard_and_logs_out(page, wait_until):
     assert ["carbon.agents.*.metricsReceived"] in targets
     shoot(page, "dashboard")
     page.goto(f"/dashboard/{DASHBOARD}")
-    wait_for_graphs(page, 12, wait_until)
+    wait_for_graphs(page.locator(GRAPHS), 12, wait_until)
     shoot(page, "saved")
     # The page would still ask for graphs while the next one is loaded.
     page.goto("about:blank")

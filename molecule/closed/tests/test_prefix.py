@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -16,6 +15,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 import testinfra
+from chromium import start
 from conftest import PASSWORD
 from playwright.sync_api import sync_playwright
 
@@ -187,13 +187,9 @@ def test_a_dashboard_is_saved_and_opened_with_all_that_its_page_needs(site):
 @pytest.fixture
 def page(site):
     """Return a page of a browser, for which the proxy is the site; at its end, no request and no script may have failed."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium, "install Chromium (Debian: apt-get install chromium)"
-    # The sandbox needs rights that root in a container lacks.
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", f"--host-resolver-rules=MAP {PEER_NAME} {site.peer}"]
     failures = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        browser = start(playwright, f"--host-resolver-rules=MAP {PEER_NAME} {site.peer}")
         place = f"https://{PEER_NAME}:{site.port}"
         one = browser.new_context(base_url=place, ignore_https_errors=True, viewport={"width": 1280, "height": 1200}).new_page()
         one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)

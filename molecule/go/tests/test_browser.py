@@ -5,30 +5,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 
+import chromium
 import pytest
+from chromium import failures_of, log_in, start
 from conftest import PASSWORD, ROOT
 from playwright.sync_api import expect, sync_playwright
-
-# The sandbox needs rights that root in a container lacks; nothing but the host under test is looked at.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="session")
 def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium, "install Chromium (Debian: apt-get install chromium)"
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        one = start(playwright)
         yield one
         one.close()
 
@@ -38,20 +26,9 @@ def page(browser, address):
     """Return a page of a browser that is logged in; at its end, no request may have failed."""
     context = browser.new_context(base_url=f"http://{address()}", viewport={"width": 1280, "height": 1860})
     one = context.new_page()
-    failures = []
-    one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)
-    # "csp" is what the site's policy keeps in the browser: the font that graphite-web loads from a third party.
-    expected = ("csp", "net::ERR_ABORTED")
-    one.on(
-        "requestfailed", lambda request: failures.append(f"{request.failure} {request.url}") if request.failure not in expected else None
-    )
-    # A mistake in graphite-web's own page, after it has saved.
-    one.on("pageerror", lambda error: failures.append(str(error)) if "newURL is not defined" not in str(error) else None)
+    failures = failures_of(one)
     one.goto("/account/login")
-    one.fill("input[name=username]", "admin")
-    one.fill("input[name=password]", PASSWORD)
-    one.press("input[name=password]", "Enter")
-    one.wait_for_load_state("networkidle")
+    log_in(one, "admin", PASSWORD)
     yield one
     context.close()
     assert failures == []
@@ -63,13 +40,7 @@ def graphs(page):
 
 @pytest.fixture
 def wait_for_graphs(wait_until):
-    return lambda page, count: _wait_for_graphs(page, count, wait_until)
-
-
-def _wait_for_graphs(page, count, wait_until):
-    expect(graphs(page)).to_have_count(count, timeout=30_000)
-    drawn = "[...document.querySelectorAll('img[src*=\"render?\"]')].every((image) => image.complete && image.naturalWidth > 100)"
-    wait_until(lambda: page.evaluate(drawn), message="not every graph was drawn")
+    return lambda page, count: chromium.wait_for_graphs(graphs(page), count, wait_until)
 
 
 def test_the_go_dashboard_is_drawn(page, wait_for_graphs):
