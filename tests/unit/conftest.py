@@ -292,6 +292,25 @@ def made_once(tmp_path_factory):
     return made
 
 
+@pytest.fixture
+def run_beside_graphite_web():
+    """Run a program that can import the files of the role graphite_web; return what it prints, as JSON."""
+
+    def run(program: str, *arguments: str, text: str | None = None):
+        process = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            input=text,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "roles" / "graphite_web" / "files")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def statsd_release(made_once):
     """Return a directory with what the role statsd installs, built as it builds it."""

@@ -8,15 +8,10 @@ import base64
 import hashlib
 import hmac
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-ROLE_FILES = Path(__file__).resolve().parents[2] / "roles" / "graphite_web" / "files"
 SECRET_KEY = "of this test, which has no secrets"
 # What is asked: for each request, its method, path, headers and environment, and who has logged in. What is answered: status and headers.
 PROJECT = """
@@ -89,7 +84,7 @@ print(json.dumps([answers, passwords["checks"]]))
 
 
 @pytest.fixture
-def ask(role_validation):
+def ask(role_validation, run_beside_graphite_web):
     """Return the answers to requests, and how many passwords were computed for them."""
 
     def run(*requests, middleware=(), prefix="", access=None, guests=()):
@@ -100,16 +95,7 @@ def ask(role_validation):
             "ACCESS_WITHOUT_LOGIN": role_validation.value("graphite_web", "__graphite_web_guests", variables),
         }
         given = {"settings": settings, "requests": requests, "middleware": list(middleware), "prefix": prefix}
-        process = subprocess.run(
-            [sys.executable, "-c", PROJECT],
-            input=json.dumps(given),
-            env={**os.environ, "PYTHONPATH": str(ROLE_FILES)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert process.returncode == 0, process.stderr
-        return json.loads(process.stdout)
+        return run_beside_graphite_web(PROJECT, text=json.dumps(given))
 
     return run
 

@@ -11,13 +11,9 @@ import json
 import os
 import pickle
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROLE_FILES = Path(__file__).resolve().parents[2] / "roles" / "graphite_web" / "files"
 BEGINNING = """
 import json, sys, time
 import django
@@ -34,21 +30,13 @@ def seconds(function):
 
 
 @pytest.fixture
-def run(role_validation):
+def run(role_validation, run_beside_graphite_web):
     """Run a program with Django and the settings that the role writes; return what it prints, as JSON."""
 
     def result(program: str, *servers: str, secret_key: str = "one", duration: int = 10):
         variables = {"graphite_web_memcached_hosts": list(servers), "graphite_web_cache_duration": duration}
         settings = {"SECRET_KEY": secret_key, **role_validation.value("graphite_web", "__graphite_web_cache_settings", variables)}
-        process = subprocess.run(
-            [sys.executable, "-c", BEGINNING + program, json.dumps(settings)],
-            env={**os.environ, "PYTHONPATH": str(ROLE_FILES)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert process.returncode == 0, process.stderr
-        return json.loads(process.stdout)
+        return run_beside_graphite_web(BEGINNING + program, json.dumps(settings))
 
     return result
 
