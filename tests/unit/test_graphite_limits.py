@@ -139,6 +139,29 @@ def test_one_client_leaves_threads_and_turns_to_others(limits):
     assert gate.enter("hog")
 
 
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1::7", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff::8", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::7", "2001:db8:0:2::/64"),
+        ("", ""),
+    ],
+)
+def test_all_addresses_of_a_host_are_one_client(limits, address, client):
+    assert limits._client(address) == client
+
+
+@pytest.mark.parametrize(
+    "path", ["/render", "/events/get_dat", "/composer/mygraphX", "/account/login", "/dashboard/login", "/admin/login/"]
+)
+def test_what_takes_long_waits_for_its_turn(limits, path):
+    assert limits.EXPENSIVE.match(path)
+    assert not limits.EXPENSIVE.match("/dashboard" + path)
+
+
 def test_waiting_requests_run_in_turn_and_a_client_without_any_runs_at_once(limits):
     gate = limits.Gate(32, 2)
     ran, lock, ends = [], threading.Lock(), {}

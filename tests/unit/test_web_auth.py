@@ -35,6 +35,10 @@ def openid(**changed):
 
 REFUSED = {
     "provider in the clear": (openid(metadata_url="http://login.example.org/.well-known/openid-configuration"), "metadata_url is"),
+    "provider that is told another address": (
+        {**openid(), "graphite_web_trusted_proxies": ["192.0.2.7"]},
+        "openid_connect behind graphite_web_trusted_proxies needs graphite_web_tls",
+    ),
     "site without a name": (openid(client_id=""), "client_id is empty"),
     "site without a secret": (openid(client_secret=""), "client_secret is empty"),
     "secret that ends a text": (openid(client_secret='a"b'), "client_secret is empty, or has"),
