@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.metricstack.graphite.plugins.module_utils._host import apache
@@ -466,6 +467,17 @@ def test_what_else_apache_serves_is_named_before_it_gets_a_sandbox(examine):
     (problem,) = examination.sandbox_problems(examination.customizations({}))
     assert "Apache also reads sites-enabled/shop.conf," in problem
     assert "apache_wsgi_sandbox" in problem
+
+
+def test_the_configuration_of_a_module_that_sites_need_is_the_package_s(monkeypatch):
+    owners = {"apache2": "security.conf", "libapache2-mod-auth-openidc": "auth_openidc.conf"}
+
+    def dpkg(command):
+        lines = [f" /etc/apache2/conf-available/{name} {'0' * 32}\n" for package, name in owners.items() if package in command]
+        return SimpleNamespace(stdout="".join(lines))
+
+    monkeypatch.setattr(apache, "run", dpkg)
+    assert [path.rpartition("/")[2] for path in apache._packaged_checksums()] == [*owners.values()]
 
 
 NAMED = {"graphite_web_server_name": "graphite.example.org"}

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -162,6 +163,24 @@ def test_what_takes_long_waits_for_its_turn(limits, path):
     assert not limits.EXPENSIVE.match("/dashboard" + path)
 
 
+def test_a_password_is_checked_when_it_is_the_turn_of_its_client(limits, monkeypatch):
+    turns = []
+
+    class Gate:
+        @contextmanager
+        def running(self, client, _seconds):
+            turns.append(client)
+            yield True
+
+    one = object.__new__(limits.Limits)
+    one._gate, one._limits, one._answer = Gate(), {"seconds": 60}, lambda _request, _began: "answer"
+    monkeypatch.setattr(limits, "settings", SimpleNamespace(URL_PREFIX="/graphite"))
+    for authorization in ("Basic YTpi", "basic YTpi", "Bearer a", ""):
+        request = SimpleNamespace(path_info="/graphite/version/", META={"HTTP_AUTHORIZATION": authorization})
+        assert one._admit(request, authorization, 0) == "answer"
+    assert turns == ["Basic YTpi", "basic YTpi"]
+
+
 def test_waiting_requests_run_in_turn_and_a_client_without_any_runs_at_once(limits):
     gate = limits.Gate(32, 2)
     ran, lock, ends = [], threading.Lock(), {}
@@ -244,7 +263,7 @@ def test_a_thread_whose_time_is_up_is_interrupted_also_if_it_goes_on(limits, bud
 
 MEMORY = f"""
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 for name in ("graphite", "graphite.render", *{list(STUBS)!r}):
     sys.modules[name] = ModuleType(name)
 sys.modules["graphite.errors"].InputParameterError = ValueError
