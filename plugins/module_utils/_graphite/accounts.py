@@ -114,7 +114,7 @@ def _shown(user: dict | None, password: str) -> dict:
 def apply_accounts(application: Application, users: list[dict], check_mode: bool) -> list[Account]:
     """Write the users that differ, all or none, or in check mode compare them.
 
-    Raises ``ApplicationError``, and ``AccountError`` for a new user without a password or with a hash that is none.
+    Raises ``ApplicationError``, and ``AccountError`` for a new user without a password or with an invalid hash.
     """
     accounts = [Account(options) for options in users]
     if not accounts:

@@ -51,7 +51,7 @@ SVG_DATA = re.compile(rb"(?<=<!\[CDATA\[).*(?=\]\]>)", re.DOTALL)
 LINK_END = re.compile(rb"""['"<>\\&]|%[0-9a-fA-F]{2}""")
 # What Django raises while it reads a request: fields without end, an unknown character set, a client that has gone.
 UNREADABLE = (BadRequest, SuspiciousOperation, MultiPartParserError, UnreadablePostError, LookupError, ValueError)
-# What a view raises that can make nothing of a request.
+# What a view raises for a request that makes no sense.
 BAD_INPUT = (
     ArithmeticError,
     AssertionError,
@@ -142,9 +142,9 @@ def _failed(_request, **_options):
     error = sys.exc_info()[1]
     log.exception("a view has failed")
     reason = next(iter(f"{type(error).__name__}: {error}"[:200].splitlines()))
-    # SQLite says this of a regular expression that is none.
+    # SQLite says this of a regular expression that is not valid.
     if isinstance(error, BAD_INPUT) or "user-defined function" in reason:
-        return _refusal(f"graphite-web can make nothing of this request: {reason}")
+        return _refusal(f"graphite-web cannot answer this request: {reason}")
     return HttpResponse("graphite-web has failed; its log says why\n", status=500, content_type="text/plain")
 
 
@@ -185,7 +185,7 @@ def _problems(request):
                 yield f"{name} must be a number"
         expressions = [value.partition("=~")[2] for name in ("expr", "expr[]") for value in parameters.getlist(name)]
         if not all(map(_is_pattern, [*parameters.getlist("filter"), *expressions])):
-            yield "a regular expression is none"
+            yield "a regular expression is not valid"
         for side in ("width", "height"):
             if any(_number(value) > PICTURE_LIMIT for value in parameters.getlist(side)):
                 yield f"{side} must not exceed {PICTURE_LIMIT} pixels"
