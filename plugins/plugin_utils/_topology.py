@@ -533,9 +533,14 @@ class HostView:
         """Return where programs on this host reach a relay of it that listens on ``address``."""
         return "127.0.0.1" if self._has_tls and not is_loopback(str(address)) else connect_address(address)
 
+    @cached_property
+    def _own_certificate(self) -> dict[str, Any]:
+        """The paths of a certificate for TLS between hosts that the inventory gives, each ``None`` without one."""
+        return {name: self._own(f"stack_tls_{name}") for name in ("certificate", "key", "authority")}
+
     def _wires(self) -> dict:
         """Return the certificate of this host, and where its relays take points over TLS."""
-        own = {name: self._own(f"stack_tls_{name}") for name in ("certificate", "key", "authority")}
+        own = self._own_certificate
         return {
             "enabled": self._has_tls,
             "self_signed": own["certificate"] is None,
@@ -1272,7 +1277,7 @@ class HostView:
         if len(values) > 1:
             listed = " and ".join(f"{str(value).lower()} on {host}" for value, host in values.items())
             return [f"stack_tls is {listed}. Set stack_tls once, in group_vars of the group all."]
-        own = {name: self._own(f"stack_tls_{name}") for name in ("certificate", "key", "authority")}
+        own = self._own_certificate
         given = [f"stack_tls_{name}" for name, value in own.items() if value is not None]
         if not self._has_tls:
             return [f"{name} of {self._host} has no effect without stack_tls: true. Set that, or leave {name} out." for name in given]

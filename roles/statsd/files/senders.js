@@ -20,6 +20,7 @@ function bytesOf(text) {
   return words.map((word) => [word >> 8, word & 255]).reduce((all, pair) => all.concat(pair), []);
 }
 
+// net.BlockList does this from Node.js 15 on; the oldest releases have 12.
 class Network {
   // As ADDRESS/PREFIX.
   constructor(text) {
