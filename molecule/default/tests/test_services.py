@@ -188,5 +188,5 @@ def test_a_port_that_apache_does_not_need_makes_way(host, playbook, http_get):
         assert status == 0, output
         assert "changed=0" in output
     finally:
-        host.run("a2dismod ssl; systemctl stop squatter; systemctl reload apache2")
+        host.run("a2dismod ssl socache_shmcb; systemctl stop squatter; systemctl reload apache2")
     assert "# Listen 443" in host.run("cat /etc/apache2/ports.conf").stdout
