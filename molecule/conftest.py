@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = ("carbon-cache@a", "carbon-relay", "statsd", "graphite-memcached", "apache2")
@@ -47,6 +48,13 @@ def wait_until():
             time.sleep(interval)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def playwright():
+    """Start Playwright, which a process can do only once at a time, for the browsers of all files."""
+    with sync_playwright() as started:
+        yield started
 
 
 @pytest.fixture

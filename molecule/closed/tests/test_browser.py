@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from chromium import failures_of, log_in, start, wait_for_graphs
 from conftest import PASSWORD, ROOT
-from playwright.sync_api import Error, expect, sync_playwright
+from playwright.sync_api import Error, expect
 
 STACK = os.environ.get("MOLECULE_HOST", "metricstack-closed")
 NAME = "graphite.test.example"
@@ -33,12 +33,6 @@ def on_stack(*command):
 
 def start_at_home(playwright, home):
     return start(playwright, FLAG, env={**os.environ, "HOME": str(home)})
-
-
-@pytest.fixture(scope="session")
-def playwright():
-    with sync_playwright() as one:
-        yield one
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ import pytest
 import testinfra
 from chromium import start
 from conftest import PASSWORD
-from playwright.sync_api import sync_playwright
 
 STACK = os.environ.get("MOLECULE_HOST", "metricstack-closed")
 PEER = f"{STACK}-peer"
@@ -185,17 +184,16 @@ def test_a_dashboard_is_saved_and_opened_with_all_that_its_page_needs(site):
 
 
 @pytest.fixture
-def page(site):
+def page(playwright, site):
     """Return a page of a browser, for which the proxy is the site; at its end, no request and no script may have failed."""
     failures = []
-    with sync_playwright() as playwright:
-        browser = start(playwright, f"--host-resolver-rules=MAP {PEER_NAME} {site.peer}")
-        place = f"https://{PEER_NAME}:{site.port}"
-        one = browser.new_context(base_url=place, ignore_https_errors=True, viewport={"width": 1280, "height": 1200}).new_page()
-        one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)
-        one.on("pageerror", lambda error: failures.append(str(error)))
-        yield one
-        browser.close()
+    browser = start(playwright, f"--host-resolver-rules=MAP {PEER_NAME} {site.peer}")
+    place = f"https://{PEER_NAME}:{site.port}"
+    one = browser.new_context(base_url=place, ignore_https_errors=True, viewport={"width": 1280, "height": 1200}).new_page()
+    one.on("response", lambda response: failures.append(f"{response.status} {response.url}") if response.status >= 400 else None)
+    one.on("pageerror", lambda error: failures.append(str(error)))
+    yield one
+    browser.close()
     assert failures == []
 
 

@@ -10,15 +10,14 @@ import chromium
 import pytest
 from chromium import failures_of, log_in, start
 from conftest import PASSWORD, ROOT
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 
 @pytest.fixture(scope="session")
-def browser():
-    with sync_playwright() as playwright:
-        one = start(playwright)
-        yield one
-        one.close()
+def browser(playwright):
+    one = start(playwright)
+    yield one
+    one.close()
 
 
 @pytest.fixture
