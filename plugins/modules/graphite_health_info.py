@@ -134,6 +134,13 @@ options:
     description:
       - Configuration of Apache, such as C(/etc/apache2), whose enabled sites' certificates are looked at. If left out, none are.
     type: path
+  certificates:
+    description:
+      - Paths of further certificates, by which hosts take points from each other over TLS.
+    type: list
+    elements: path
+    default: []
+    version_added: 2.1.0
   reference_time:
     description:
       - Unix time that the clock is compared with, such as the controller's at the start of the task.
@@ -425,6 +432,7 @@ def main() -> None:
             "statsd": {"type": "dict", "options": STATSD},
             "memcached": NAMES,
             "apache_directory": {"type": "path"},
+            "certificates": {"type": "list", "elements": "path", "default": []},
             "reference_time": {"type": "float"},
             "cache_share": {"type": "float", "default": 0.8},
             "ignore": {**NAMES, "choices": CHECKS},

@@ -451,7 +451,7 @@ def test_points_ahead_of_the_clock_are_a_finding(host):
 
 
 def test_sockets_that_root_alone_sees_are_not_called_healthy(monkeypatch):
-    parameters = dict.fromkeys(("carbon", "statsd", "apache_directory", "reference_time"))
+    parameters = {**dict.fromkeys(("carbon", "statsd", "apache_directory", "reference_time")), "certificates": []}
     hours = {"recent_hours": 24, "stopped_hours": 1, "disk_days": 30, "certificate_days": 14, "clock_seconds": 60, "tree_seconds": 60}
     skipped = {}
     for user in (0, 1000):
@@ -764,6 +764,18 @@ def test_a_certificate_that_cannot_be_read_is_critical(apache):
     report = Report()
     check_certificates(report, LIMITS, str(apache), time.time())
     assert report.findings == []
+
+
+def test_a_certificate_between_hosts_is_looked_at_with_and_without_apache(apache, run_module):
+    between_hosts = [str(apache / "cert.pem"), str(apache / "missing.pem")]
+    report = Report()
+    check_certificates(report, LIMITS, str(apache), time.time(), between_hosts)
+    assert [(one.severity, one.value) for one in report.findings] == [("warning", 5.0), ("critical", "unreadable")]
+    assert f"The certificate {between_hosts[0]} of TLS between hosts ends in 5 days" in report.findings[0].message
+    found = run_module("graphite_health_info", certificates=between_hosts, certificate_days=4)["findings"]
+    (found,) = [one for one in found if one["check"] == "certificate"]
+    assert found["value"] == "unreadable"
+    assert "run site.yml" in found["message"]
 
 
 FINDING = {"check": "disk", "severity": "warning", "since": None, "value": 9, "message": "The disk fills."}

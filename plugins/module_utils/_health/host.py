@@ -64,8 +64,7 @@ class Examination:
         if parameters["carbon"]:
             self._check_carbon(parameters["carbon"])
         self.memcached = check_memcached(self.report, parameters["memcached"])
-        if parameters["apache_directory"]:
-            check_certificates(self.report, self._limits, parameters["apache_directory"], self._now)
+        check_certificates(self.report, self._limits, parameters["apache_directory"], self._now, parameters["certificates"])
         if parameters["services"] and os.geteuid() != 0:
             self.report.skip("udp_drops", "root alone sees the sockets of all processes. Let doctor.yml become root.")
         if any(drops.values()):
