@@ -46,6 +46,7 @@ def _complete(site: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "port": int(tls.get("port") or DEFAULT_PORT),
         "redirect": redirects(tls),
+        "only": is_alone(tls),
         "acme_directory": str(tls.get("acme_directory") or ACME_DIRECTORY).rstrip("/"),
         "hsts": int(tls.get("hsts") or 0),
         "protocols": _PROTOCOLS[str(tls.get("minimum_version") or "TLSv1.2")],
@@ -60,6 +61,11 @@ def redirects(tls: Mapping[str, Any]) -> bool:
     """Return whether the plain port of a site only redirects."""
     value = tls.get("redirect")
     return True if value is None else boolean(value, strict=False)
+
+
+def is_alone(tls: Mapping[str, Any]) -> bool:
+    """Return whether the site has no port without TLS."""
+    return boolean(tls.get("only") or False, strict=False)
 
 
 def is_self_signed(tls: Mapping[str, Any]) -> bool:
@@ -81,11 +87,14 @@ def _probes(site: Mapping[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"url": f"http://{shown}:{site.get('port') or 80}{path}", "host_header": name or "localhost"}]
     tls = _complete(site)
     if tls:
-        url = f"https://{bare_name(name)}:{tls['port']}{path}"
+        certified = str(site["tls"].get("name") or "")
+        url = f"https://{certified or bare_name(name)}:{tls['port']}{path}"
         found.append({"url": url, "connect_address": address, "certificate": tls["certificate_file"]})
+        if certified:
+            found[-1]["host_header"] = name or "localhost"
         if tls["authority"]:
             found[-1]["ca_path"] = tls["authority"]
-    return found
+    return found[1:] if tls and tls["only"] else found
 
 
 def certificates_of(sites: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,10 +102,12 @@ def certificates_of(sites: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for site in filter(wants_tls, sites):
         tls, complete = site["tls"], _complete(site)
+        if not boolean(tls.get("examine", True), strict=False):
+            continue
         wanted = {
             "name": site["name"],
             "variable": _VARIABLES.get(site["name"], f"apache_wsgi_sites: tls of site '{site['name']}'"),
-            "server_name": bare_name(str(site.get("server_name") or "")),
+            "server_name": str(tls.get("name") or "") or bare_name(str(site.get("server_name") or "")),
             "self_signed": complete["self_signed"],
             "ciphers": complete["ciphers"],
         }
@@ -129,7 +140,7 @@ def tls_problems(variable: str, tls: Mapping[str, Any], server_name: object, pla
         yield from (problem for part in given for problem in _source_problems(f"{variable}: {part}", part, str(tls[part])))
     if tls.get("port") is not None:
         yield from filter(None, [port_problem(f"{variable}: port", tls["port"])])
-    if str(tls.get("port") or DEFAULT_PORT) == str(plain_port):
+    if str(tls.get("port") or DEFAULT_PORT) == str(plain_port) and not is_alone(tls):
         yield f"{variable}: port is {plain_port}, which is the port without TLS as well; give TLS another one, such as {DEFAULT_PORT}."
     for option in ("authority", "acme_directory"):
         if tls.get(option):

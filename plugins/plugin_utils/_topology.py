@@ -37,7 +37,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.carbon_relay import MOST_MEMBERS
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.go_runtime_metrics import go_runtime_metrics_instances
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_listeners, statsd_series
-from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import is_self_signed, wants_tls
+from ansible_collections.metricstack.graphite.plugins.plugin_utils._sites import is_alone, is_self_signed, wants_tls
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._statsd_series import aggregation_rules, aggregation_warnings
 
 
@@ -71,6 +71,8 @@ STORE_WEB_PORT = 8081
 # Where relays and stores take points over TLS.
 TLS_PORT = 2403
 STORE_TLS_PORT = 2413
+# Where fronts ask stores over TLS.
+STORE_WEB_TLS_PORT = 8444
 TLS_DIRECTORY = "/etc/graphite-tls"
 SITE = "graphite"
 STORE_SITE = "graphite-store"
@@ -254,6 +256,7 @@ class Inventory:
             "port": self.own(host, "carbon_store_port") or STORE_PORT,
             "tls_port": self.own(host, "stack_tls_store_port") or STORE_TLS_PORT,
             "web_port": self.own(host, "carbon_store_web_port") or STORE_WEB_PORT,
+            "web_tls_port": self.own(host, "stack_tls_store_web_port") or STORE_WEB_TLS_PORT,
             "allowed_networks": self.own(host, "carbon_store_allowed_networks") or [],
             "leaving": boolean(self.own(host, "carbon_store_leaving") or False, strict=False),
         }
@@ -375,7 +378,7 @@ class HostView:
             checks += [self._flush_problems, self._overwriting_problems, self._tags_problems]
         if "carbon" in self.components:
             checks += [self._cluster_problems]
-        if {"statsd", "carbon_relay", "carbon"}.intersection(self.components):
+        if {"statsd", "carbon_relay", "carbon", "graphite_web"}.intersection(self.components):
             checks += [self._wire_problems]
         if self._host in self._inventory.hosts("graphite_web", self._host):
             checks += [self._data_problems, self._switch_problems, self._front_problems, self._memcached_problems, self._tls_problems]
@@ -558,6 +561,11 @@ class HostView:
             "senders": {
                 "statsd": [host for host in self._inventory.hosts("statsd", self._host) if self._inventory.keeps(host, "statsd")],
                 "carbon_relay": [host for host in self._inventory.hosts("carbon_relay", self._host) if self._inventory.has_relay(host)],
+                "graphite_web": [
+                    host
+                    for host in self._inventory.hosts("graphite_web", self._host)
+                    if self._inventory.is_clustered(host) and self._inventory.keeps(host, "graphite_web")
+                ],
             },
         }
 
@@ -807,17 +815,53 @@ class HostView:
             "carbon_host": carbon["host"],
             "is_front": is_front,
             # Where the host itself asks it.
-            "own_url": self._local_url(host) if is_front or not store else f"http://{_in_url(store['address'])}:{store['web_port']}",
+            **self._own_place(host, None if is_front else store),
             "carbonlink_hosts": carbonlink_hosts(instances, carbon["address"]) if linked is None else linked,
             "carbonlink_hashing_type": hashing_type or ("fnv1a_ch" if is_relayed else "carbon_ch"),
             "whisper_directory": carbon["whisper_directory"] if directory is None else directory,
             "cluster_servers": [f"{_in_url(other['address'])}:{other['web_port']}" for other in others],
+            "secure_cluster_servers": [f"https://{_in_url(other['address'])}:{other['web_tls_port']}" for other in others],
+            # In their certificates, by their addresses.
+            "cluster_names": {other["address"]: other["host"] for other in others},
             "store_address": store["address"] if store else "",
             "store_port": store["web_port"] if store else STORE_WEB_PORT,
+            "store_tls": self._store_web_tls(host) if store else {},
             "store_allowed_networks": store["allowed_networks"] if store else [],
             "guests": self._tag_guests(host) if is_front else [],
             "memcached_hosts": shared if memcached is None else memcached,
             "cache_duration": self._finest_step() if duration is None else duration,
+        }
+
+    def _own_place(self, host: str, store: dict | None) -> dict:
+        """Return where a host asks its own graphite-web, how it connects to it, and by which file it trusts the certificate."""
+        if not store:
+            secure = bool(self._tls(host))
+            return {
+                "own_url": self._local_url(host),
+                "own_connect_address": "127.0.0.1" if secure else "",
+                "own_authority": self._authority(host),
+                "own_host_header": "",
+            }
+        tls = self._store_web_tls(host) if self._inventory.has_tls(host) else {}
+        return {
+            "own_url": f"https://{host}:{tls['port']}" if tls else f"http://{_in_url(store['address'])}:{store['web_port']}",
+            "own_connect_address": store["address"] if tls else "",
+            "own_authority": tls.get("authority", ""),
+            # Django answers to no host name with an underscore.
+            "own_host_header": "localhost" if tls else "",
+        }
+
+    def _store_web_tls(self, host: str) -> dict:
+        """Return TLS of the site at which a store answers fronts, as the role apache_wsgi takes it."""
+        wires = HostView(self._inventory, host)._wires()
+        return {
+            "certificate": wires["certificate"],
+            "key": wires["key"],
+            "authority": wires["authority"] or wires["certificate"],
+            "name": host,
+            "port": self._inventory.store(host)["web_tls_port"],
+            # tls.yml makes the certificate after the examination; one at a path of the inventory is examined for all that use it.
+            "examine": False,
         }
 
     def _memcached_of(self, front: str) -> list[tuple[str, str, Any]]:
@@ -900,6 +944,8 @@ class HostView:
             if self._inventory.is_store(self._host) and self._keeps("graphite_web"):
                 store = self._inventory.store(self._host)
                 sites.append({**site, "name": STORE_SITE, "address": store["address"], "port": store["web_port"]})
+                if self._has_tls:
+                    sites[-1]["tls"] = {**self._store_web_tls(self._host), "only": True}
         return sites
 
     def _listens(self) -> list[dict]:
@@ -993,9 +1039,10 @@ class HostView:
         for site in sites():
             if not site.get("wsgi_script") or site.get("state") == "absent":
                 continue
-            ports = [(plain, site.get("port", 80))]
+            ports = [] if wants_tls(site) and is_alone(site["tls"]) else [(plain, site.get("port", 80))]
             if wants_tls(site):
-                ports.append(({SITE: "graphite_web_tls"}, site["tls"].get("port") or DEFAULT_PORT))
+                secure = {SITE: "graphite_web_tls", STORE_SITE: "stack_tls_store_web_port"}
+                ports.append((secure, site["tls"].get("port") or DEFAULT_PORT))
             found += [
                 _listener("graphite_web", variables.get(site["name"], "apache_wsgi_sites"), "tcp", site.get("address") or "*", port)
                 for variables, port in ports
@@ -1272,7 +1319,8 @@ class HostView:
 
     def _wire_problems(self) -> list[str]:
         """Return what keeps points on their way between hosts from TLS."""
-        hosts = dict.fromkeys(host for name in ("statsd", "carbon_relay", "carbon") for host in self._inventory.hosts(name, self._host))
+        names = ("statsd", "carbon_relay", "carbon", "graphite_web")
+        hosts = dict.fromkeys(host for name in names for host in self._inventory.hosts(name, self._host))
         values = {self._inventory.has_tls(host): host for host in hosts}
         if len(values) > 1:
             listed = " and ".join(f"{str(value).lower()} on {host}" for value, host in values.items())
@@ -1283,13 +1331,15 @@ class HostView:
             return [f"{name} of {self._host} has no effect without stack_tls: true. Set that, or leave {name} out." for name in given]
         problems = [
             problem
-            for name in ("stack_tls_port", "stack_tls_store_port")
+            for name in ("stack_tls_port", "stack_tls_store_port", "stack_tls_store_web_port")
             if self._own(name) is not None and (problem := port_problem(name, self._own(name)))
         ]
         store = self._inventory.store(self._host)
         pairs = {
             "stack_tls_port": ("carbon_relay_port", self._inventory.tls_port(self._host), self._value(self._host, "carbon_relay_port")),
             "stack_tls_store_port": ("carbon_store_port", store["tls_port"], store["port"]),
+            # Both are open while the switch changes.
+            "stack_tls_store_web_port": ("carbon_store_web_port", store["web_tls_port"], store["web_port"]),
         }
         problems += [
             f"{name} of {self._host} is {port}, which is {plain} as well; give each a port of its own."

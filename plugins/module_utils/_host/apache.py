@@ -247,9 +247,15 @@ def site_port(site: dict) -> str:
 
 
 def site_listeners(site: dict) -> list[tuple[str, str]]:
-    """Return address and port of each listener of a site of ``apache_wsgi_sites``; the second one, if there is one, has TLS."""
-    ports = [site_port(site), *([str(site["tls"].get("port") or DEFAULT_PORT)] if site.get("tls") else [])]
-    return [(site_address(site), port) for port in ports]
+    """Return address and port of each listener of a site of ``apache_wsgi_sites``; ``listeners_have_tls`` says which of them has TLS."""
+    ports = {False: site_port(site), True: str((site.get("tls") or {}).get("port") or DEFAULT_PORT)}
+    return [(site_address(site), ports[has_tls]) for has_tls in listeners_have_tls(site)]
+
+
+def listeners_have_tls(site: dict) -> list[bool]:
+    """Return for each listener of a site whether it has TLS."""
+    tls = site.get("tls")
+    return [*([] if tls and tls.get("only") else [False]), *([True] if tls else [])]
 
 
 def account_problems(site: dict) -> list[str]:
@@ -439,7 +445,8 @@ class Examination:
         site_ports = {port for site in self._sites for _address, port in site_listeners(site)}
         for site in self._sites:
             problems += account_problems(site)
-            for (address, port), variables in zip(site_listeners(site), (_PORT_VARIABLES, _TLS_PORT_VARIABLES)):
+            for (address, port), has_tls in zip(site_listeners(site), listeners_have_tls(site)):
+                variables = _TLS_PORT_VARIABLES if has_tls else _PORT_VARIABLES
                 problems += self._port_problems(site, address, port, variables.get(site["name"], ""))
         for listen in self._kept():
             address, port = split_listener(listen.argument)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache import site_listeners
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.apache import listeners_have_tls, site_listeners
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
     count_problem,
@@ -66,9 +66,13 @@ def apache_wsgi_problems(variables: dict) -> list[str]:
             problems.append(f"{where}: health_path is that of site '{health_paths[health_path]}' as well; give each site its own.")
         plain = site.get("port", 80)
         problems += tls_problems(
-            f"{where}: tls", site.get("tls") or {}, site.get("server_name"), plain, f"server_name of site '{site['name']}'"
+            f"{where}: tls",
+            site.get("tls") or {},
+            site.get("server_name") or (site.get("tls") or {}).get("name"),
+            plain,
+            f"server_name of site '{site['name']}'",
         )
-        for (address, port), has_tls in zip(site_listeners(site), (False, True)):
+        for (address, port), has_tls in zip(site_listeners(site), listeners_have_tls(site)):
             place = (address, port, site.get("server_name") or "")
             if place in addresses and addresses[place] != site["name"]:
                 problems.append(f"{where} answers at the same address, port and server_name as '{addresses[place]}'; give it another one.")

@@ -107,8 +107,14 @@ def _store_problems(variables: dict) -> Iterator[str]:
     yield from filter(None, [port_problem("graphite_web_store_port", variables["store_port"])])
     yield from network_problems("graphite_web_store_allowed_networks", variables.get("store_allowed_networks") or [])
     for server in variables["cluster_servers"]:
-        if not re.match(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d+(/\S*)?(\?\S+)?\Z", str(server)):
-            yield f"graphite_web_cluster_servers has '{server}'; write each as ADDRESS:PORT, such as 192.0.2.11:8081."
+        if not re.match(r"(https?://)?([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d+(/\S*)?(\?\S+)?\Z", str(server)):
+            yield (
+                f"graphite_web_cluster_servers has '{server}'; write each as ADDRESS:PORT, such as 192.0.2.11:8081, or over TLS as"
+                " https://ADDRESS:PORT."
+            )
+    authority = (variables.get("cluster_tls") or {}).get("authority", "")
+    if variables.get("cluster_tls") and not re.match(r"/[^\s\"'\\]+\Z", str(authority)):
+        yield f"graphite_web_cluster_tls: authority is '{authority}'; give an absolute path on the host without white space and quotes."
 
 
 def _access_problems(access: dict) -> Iterator[str]:
