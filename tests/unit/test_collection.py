@@ -120,7 +120,8 @@ def test_uninstall_knows_every_owner_of_packages_that_the_playbooks_install():
             arguments = task.get("metricstack.graphite.packages", {})
             if isinstance(arguments.get("packages"), dict):
                 by_state[arguments.get("state", "present")] |= set(arguments["packages"])
-    assert by_state["present"] == by_state["absent"] == {"backup", "go_benchmark", "rebalance"}
+    # What tls.yml installs for the role carbon_relay, the role removes.
+    assert by_state["present"] - {"carbon_relay"} == by_state["absent"] == {"backup", "go_benchmark", "rebalance"}
 
 
 @pytest.mark.parametrize(("playbook", "variable"), [("verify", "__verify_directory"), ("go_benchmark", "__benchmark_directory")])
