@@ -115,6 +115,7 @@ def test_the_relay_takes_every_character_that_carbon_takes():
         ({"queue_size": 100}, ["carbon_relay_queue_size is 100", "2500"]),
         ({"queue_size": "many"}, ["carbon_relay_queue_size"]),
         ({"workers": 0}, ["carbon_relay_workers is 0"]),
+        ({"throttle": -1}, ["carbon_relay_throttle is -1"]),
         ({"stalls": 16}, ["carbon_relay_stalls is 16", "0 to 15"]),
         ({"statistics_interval": 0}, ["carbon_relay_statistics_interval is 0"]),
         ({"statistics_prefix": "a b"}, ["carbon_relay_statistics_prefix is 'a b'"]),

@@ -332,12 +332,14 @@ def test_the_front_shows_nothing_of_stores_that_it_does_not_trust(wait_until):
     front.check_output(f"cp --archive {TRUSTED} /root/trusted.pem")
     # Only its own certificate stays. What is established lasts until Apache of the store ends it.
     front.check_output(f"cp /etc/graphite-tls/host.pem {TRUSTED}")
-    time.sleep(6)
-    wait_until(lambda: not shown(FRONT, series), timeout=30, message="the front asks stores that it does not trust")
-    log = front.run("tail --lines=2000 /var/log/apache2/graphite_error.log").stdout
+    try:
+        time.sleep(6)
+        wait_until(lambda: not shown(FRONT, series), timeout=30, message="the front asks stores that it does not trust")
+    finally:
+        front.check_output(f"cp --archive /root/trusted.pem {TRUSTED}")
+    log = front.check_output("cd /var/log/apache2 && tail --lines=2000 error.log graphite_error.log")
     assert re.search(r"Error requesting https://10\.213\.176\.12:8444/", log)
     assert "CERTIFICATE_VERIFY_FAILED" in log
-    front.check_output(f"cp --archive /root/trusted.pem {TRUSTED}")
     # Each process of the front leaves a server that has failed out for a minute.
     wait_until(lambda: all(shows_all_stores() for _ in range(10)), timeout=120, message="the front does not come back")
 

@@ -135,6 +135,8 @@ def _number_problems(variables: dict) -> Iterator[str]:
             yield problem
         elif name == "queue_size" and int(variables[name]) < SMALLEST_QUEUE:
             yield f"carbon_relay_queue_size is {variables[name]}; give at least {SMALLEST_QUEUE}."
+    if isinstance(variables["throttle"], bool) or not re.match(r"\d+\Z", str(variables["throttle"])):
+        yield f"carbon_relay_throttle is {variables['throttle']}; give a number of hosts, or 0 for all."
     if not re.match(r"\d+\Z", str(variables["stalls"])) or int(variables["stalls"]) > MOST_STALLS:
         yield f"carbon_relay_stalls is {variables['stalls']}; give a number of seconds from 0 to {MOST_STALLS}."
 
