@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pages
 import pytest
 from playwright.sync_api import sync_playwright
 
@@ -203,23 +204,83 @@ def relay_stopped(unit_stopped):
 
 
 @pytest.fixture(scope="session")
-def run_ansible():
-    """Run a command of Ansible with the scenario's inventory; return its exit status, its output and its errors."""
+def inventories():
+    """Return the options of Ansible that name the scenario's inventory."""
     # A scenario's own comes second, so that its variables win.
     candidates = (ROOT / "molecule" / "shared", Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]))
-    inventories = [f"--inventory={path}" for path in (directory / "inventory" for directory in candidates) if path.is_dir()]
+    return [f"--inventory={path}" for path in (directory / "inventory" for directory in candidates) if path.is_dir()]
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Return the environment in which Ansible finds the collection."""
+    return {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+
+
+@pytest.fixture(scope="session")
+def run_ansible(inventories, environment):
+    """Run a command of Ansible with the scenario's inventory; return its exit status, its output and its errors."""
 
     def run(command, *arguments, **variables):
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_FORCE_COLOR": "0",
-            **variables,
-        }
         command = [command, *inventories, "--diff", *arguments]
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, check=False)
         return result.returncode, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def documented(host, inventories, environment, tmp_path):
+    """Do what a block of a page says, as a reader does; return what its commands print.
+
+    Some texts of a page are others in a test, such as the names of hosts: the host is a container, its inventory that of the scenario.
+    ``instead`` has those of one page; each has to be there. ``variables`` are those that the reader's inventory or vault has. ``fails``
+    says that the last command has to fail. The files of the page are in the directory in which the commands are run.
+    """
+    desk = tmp_path / "desk"
+
+    def run(page, name, instead=None, variables=None, fails=False):
+        container = host.backend.get_hostname()
+        text = pages.block(page, name).text
+        more = ["--extra-vars", json.dumps(variables)] if variables else []
+        given = shlex.join([*inventories, *more])
+        texts = {
+            **(instead or {}),
+            "-i metrics.example.org, -u ubuntu": given,
+            "-i hosts.yml": given,
+            "metrics.example.org": container,
+        }
+        everything = "".join(block.text for block in pages.blocks(page))
+        assert [old for old in instead or {} if old not in everything] == []
+
+        def in_a_test(text):
+            for old, new in texts.items():
+                text = text.replace(old, new)
+            return text
+
+        desk.mkdir(exist_ok=True)
+        for block in pages.blocks(page):
+            if "." in block.name:
+                (desk / block.name).write_text(in_a_test(block.text))
+        found = [pages.Command(command.host, in_a_test(command.text)) for command in pages.commands(text)]
+        assert found, f"{name} of {page} has no command"
+        printed = []
+        for number, command in enumerate(found, 1):
+            if command.host:
+                result = host.run("bash -euo pipefail -c %s", command.text)
+                status, output = result.rc, result.stdout + result.stderr
+            else:
+                shell = ["bash", "-euo", "pipefail", "-c", command.text]
+                process = subprocess.run(shell, cwd=desk, env=environment, capture_output=True, text=True, check=False)
+                status, output = process.returncode, process.stdout + process.stderr
+            assert (status != 0) == (fails and number == len(found)), f"{command.text}\n{output[-8000:]}"
+            printed.append(output)
+        return "".join(printed)
 
     return run
 

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import yaml
 from docutils import nodes
 
 project = "metricstack.graphite"
@@ -17,8 +19,9 @@ extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
 nitpicky = True
 myst_heading_anchors = 6
 
-# README.md is the first page, by index.md.
+# README.md is the first page, together with the navigation in index.md.
 exclude_patterns = ["README.md"]
+REPOSITORY = yaml.safe_load((Path(__file__).parents[2] / "galaxy.yml").read_text())["repository"]
 
 html_theme = "furo"
 html_static_path = ["site.css"]
@@ -41,8 +44,10 @@ ANSIBLES_PAGES = {
 }
 
 
-def adapt(_app, page, source):
-    """Lead links to README.md to the first page, and leave out the contents of a page, which the theme shows at its side."""
+def adapt(app, page, source):
+    """Lead links to README.md to the first page, show its picture without the forge, and leave out the contents that the theme shows."""
+    if page == "index":
+        source[0] = (Path(app.srcdir) / "README.md").read_text().replace(f"]({REPOSITORY}/raw/main/", "](") + source[0]
     if page.startswith("collections/"):
         source[0] = re.sub(r"(?m)^\.\. contents::\n(?:   .*\n)*", "", source[0])
     else:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pages
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
@@ -146,8 +147,8 @@ def test_documented_playbook_variables_exist():
 
 def yaml_blocks(page: Path) -> list[dict]:
     """Return the examples of a page, with a word in place of each template, which only a run of Ansible evaluates."""
-    text = re.sub(r"{{.*?}}", "text-in-place-of-a-template", (ROOT / page).read_text())
-    return [yaml.safe_load(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)]
+    examples = [block.text for block in pages.blocks(str(page)) if block.language == "yaml"]
+    return [yaml.safe_load(re.sub(r"{{.*?}}", "text-in-place-of-a-template", text)) for text in examples]
 
 
 def roles_variables(block: object) -> dict:
@@ -178,7 +179,7 @@ def test_some_examples_are_found():
 
 
 def test_the_legacy_namespace_needs_the_whole_example():
-    (config,) = [block for block in yaml_blocks(Path("docs/adopt.md")) if "statsd_config" in block]
+    config = pages.variables("docs/adopt.md", "names")
     # Nothing but the rule for stats_counts differs from the default.
     name = "carbon_cache_storage_schemas"
     assert [rule for rule in config[name] if rule["name"] != "stats_counts"] == OPTIONS[name]["default"]

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+import pages
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
@@ -116,8 +116,7 @@ EVERY_SECOND = ("statsd_flush_interval", "carbon_cache_storage_schemas", "statsd
 
 
 def variables(page: str) -> dict:
-    text = (ROOT / page).read_text()
-    return yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL).group(1) if page.endswith(".md") else text)
+    return pages.variables(page, "go.yml") if page.endswith(".md") else yaml.safe_load((ROOT / page).read_text())
 
 
 @pytest.mark.parametrize("page", ["docs/go_benchmark.md", "script/demo.yml", "molecule/go/inventory/group_vars/all.yml"])

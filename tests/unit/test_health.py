@@ -13,8 +13,8 @@ import shutil
 import socket
 import subprocess
 import time
-from pathlib import Path
 
+import pages
 import pytest
 import whisper
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import parse_retentions
@@ -831,9 +831,8 @@ PLAY = [
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """Return a function that runs the Nagios plugin of docs/doctor.md on a verdict, in place of doctor.yml, as a user without settings."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "doctor.md").read_text()
     script = tmp_path / "check_graphite"
-    script.write_text(re.search(r"```sh\n(.*?)```", text, re.DOTALL).group(1))
+    script.write_text(pages.block("docs/doctor.md", "nagios").text)
     play, variables = tmp_path / "play.yml", tmp_path / "verdict.json"
     play.write_text(json.dumps(PLAY))
     replacement = tmp_path / "bin" / "ansible-playbook"

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import time
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -136,14 +136,19 @@ def test_what_carbon_has_not_written_is_in_the_backup(host, send, run_python, ta
 
 
 def test_a_backup_brings_back_graphs_users_and_dashboards(
-    host, http_get, playbook, render, tasks, background, login, wait_until, clean, tmp_path
+    host, http_get, documented, render, tasks, background, login, wait_until, clean, tmp_path
 ):
     user = {"name": "backup", "password": "restored 'word'"}
     tasks({"name": "A user", "metricstack.graphite.graphite_user": user})
     state = {"name": "backup", "graphs": [], "defaultGraphParams": {"from": "-1hours", "until": "now"}}
     save = urlencode({"state": json.dumps(state)}).encode()
     http_get("/dashboard/save/backup", headers={"Cookie": login("admin", PASSWORD)}, data=save)
-    controller = {"graphite_backup_controller_directory": str(tmp_path)} if shutil.which("rsync") else {}
+    page = partial(
+        documented,
+        "docs/backup.md",
+        instead={"/srv/backups": str(tmp_path / "backups")},
+        variables={"vault_graphite_backup_passphrase": "with 'quotes' and \"more\""},
+    )
 
     def graphs(end):
         series = render("load_test.backup.*", **{"from": end - 600, "until": end - end % 10 - 1})  # the last interval was not over yet
@@ -153,15 +158,13 @@ def test_a_backup_brings_back_graphs_users_and_dashboards(
         wait_until(lambda: len(graphs(int(time.time()))) == 40)
         time.sleep(21)
         begin = int(time.time())
-        status, output = playbook("backup.yml", {"graphite_backup_keep": {"last": 2}, **controller})
-        assert status == 0, output
+        page("backup")
         before = graphs(begin)
         assert {len([value for value, _time in points if value is not None]) >= 2 for points in before.values()} == {True}
         time.sleep(max(0, begin + 40 - time.time()))
         # It holds newer data now.
         secret = host.file("/etc/graphite/secret_key").content_string
-        status, output = playbook("restore.yml")
-        assert status != 0
+        output = page("restore", fails=True)
         assert "graphite_restore_force" in output
         assert "load_test/backup" in output
     tasks(
@@ -169,11 +172,10 @@ def test_a_backup_brings_back_graphs_users_and_dashboards(
         {"name": "No dashboard", "metricstack.graphite.graphite_dashboard": {"name": "backup", "state": "absent"}},
         # As on a bare host, but for the time that it takes to make one.
         {"name": "Another key", "ansible.builtin.copy": {"content": "another", "dest": "/etc/graphite/secret_key"}},
-        {"name": "No backups", "ansible.builtin.file": {"path": "/var/backups/graphite", "state": "absent" if controller else "directory"}},
+        {"name": "No backups", "ansible.builtin.file": {"path": "/var/backups/graphite", "state": "absent"}},
     )
     host.run(f"rm -rf {WHISPER}/load_test/backup")
-    status, output = playbook("restore.yml", {"graphite_restore_force": True, **controller})
-    assert status == 0, output
+    page("force")
     assert graphs(begin) == before
     assert host.file("/etc/graphite/secret_key").content_string == secret
     assert "sessionid=" in login("backup", user["password"])

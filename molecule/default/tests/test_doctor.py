@@ -153,7 +153,8 @@ def run(host):
     return command
 
 
-def test_a_host_in_use_is_healthy(doctor):
+def test_a_host_in_use_is_healthy(doctor, documented):
+    assert f"{HOST}: " in documented("docs/doctor.md", "doctor", variables={"doctor_ignore": ["statsd_lag", "statsd_holes"]})
     # The processors are shared with other tests, for which StatsD may have to wait.
     status, output, lines = doctor("--check", doctor_fail_on="warning", doctor_ignore=["statsd_lag", "statsd_holes"])
     assert status == 0, output

@@ -9,10 +9,12 @@ import json
 import re
 import time
 
+import pages
 import pytest
 
 WHISPER = "/var/lib/graphite/whisper"
-ARCHIVE = "/var/lib/graphite/pruned"
+PRUNE = pages.variables("docs/retention.md", "prune")["carbon_cache_prune"]
+ARCHIVE = PRUNE["archive_directory"]
 TIMER = "carbon-cache-prune.timer"
 MAKE = """
 import os, sys, time, whisper
@@ -74,7 +76,7 @@ def test_an_unused_series_goes_and_comes_back(make_unused, prune, counter_comes_
 
 
 def test_the_timer_prunes_and_goes_with_its_variable(make_unused, playbook, found, host, counter_comes_back):
-    variables = {"carbon_cache_prune": {"unused_for": "90d", "archive_directory": ARCHIVE, "schedule": "*-*-* 03:00"}}
+    variables = {"carbon_cache_prune": {**PRUNE, "schedule": "*-*-* 03:00"}}
     status, output = playbook("carbon.yml", variables, check=True)
     assert status == 0, output
     assert not host.file(ARCHIVE).exists

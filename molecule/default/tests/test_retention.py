@@ -7,11 +7,13 @@ from __future__ import annotations
 import re
 import time
 
+import pages
 import pytest
 import yaml
 from conftest import ROOT, values
 
 INVENTORY = ROOT / "molecule" / "shared" / "inventory" / "group_vars" / "all.yml"
+PAGE = "docs/retention.md"
 SCHEMAS = yaml.safe_load(INVENTORY.read_text())["carbon_cache_storage_schemas"]
 
 
@@ -24,27 +26,26 @@ def archives(whisper_info):
     return read
 
 
-def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, archives, counter_comes_back, render):
+def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, documented, archives, counter_comes_back, render):
     name = f"retention.at_{int(time.time())}"
     counter_comes_back(name)
     series = f"stats.counters.{name}.count"
     before = values(render(series, **{"from": "-30min"})[0])
-    rules = [{**rule, "retentions": "10s:1h,1m:2d"} if rule["name"] == "stats" else rule for rule in SCHEMAS]
-    status, output = playbook("carbon.yml", {"carbon_cache_storage_schemas": rules})
+    documented_rules = pages.variables(PAGE, "rules")
+    status, output = playbook("carbon.yml", {**documented_rules, "carbon_cache_expected_series": {"stats": 100, "rest": 50}})
     assert status == 0, output
     assert re.search(r"of rule stats have 10s:6h,1m:6d,10m:180d", " ".join(output.split())), output
     assert archives(series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
-    reshaping = {"carbon_cache_storage_schemas": rules, "carbon_cache_existing_data": "reshape"}
-    status, output = playbook("carbon.yml", reshaping, check=True)
-    assert status == 0, output
+    counter_comes_back(f"{name}.new")
+    assert archives(f"stats.counters.{name}.new.count") == [("10", "2160"), ("60", "8640"), ("600", "259200")]
+    rules = [{**rule, "retentions": "10s:1h,1m:2d"} if rule["name"] == "stats" else rule for rule in SCHEMAS]
+    output = documented(PAGE, "reshape", variables={"carbon_cache_storage_schemas": rules})
     assert re.search(r"^-stats: \d+ series 10s:6h,1m:6d,10m:180d$", output, re.MULTILINE), output
     assert re.search(r"^\+stats: \d+ series 10s:1h,1m:2d$", output, re.MULTILINE), output
-    assert archives(series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
-    status, output = playbook("carbon.yml", reshaping)
-    assert status == 0, output
     assert archives(series) == [("10", "360"), ("60", "2880")]
     assert values(render(series, **{"from": "-30min"})[0]) == before
-    status, output = playbook("carbon.yml", reshaping)
+    assert "series" in documented(PAGE, "follow")
+    status, output = playbook("carbon.yml", {"carbon_cache_storage_schemas": rules, "carbon_cache_existing_data": "reshape"})
     assert status == 0, output
     assert "changed=0" in output
 

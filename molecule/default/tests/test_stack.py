@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import time
+from functools import partial
 from urllib.parse import urlencode
 
 import pytest
@@ -30,6 +31,18 @@ def test_a_counter_comes_back_at_ten_seconds_and_is_summed(counter_comes_back, w
     header = whisper_info("stats.counters.front_door.requests.count")
     assert "aggregationMethod: sum" in header
     assert re.findall(r"secondsPerPoint: (\d+)", header) == ["10", "60", "600"]
+
+
+def test_a_metric_of_a_reader_comes_back(documented, address, wait_until):
+    page = partial(documented, "docs/first_stack.md", instead={"http://metrics.example.org/": f"http://{address()}/"})
+    page("metric")
+    wait_until(lambda: "[1.0, " in page("number"), timeout=40, message="hello.world did not come back")
+
+
+def test_a_part_of_the_stack_is_run(documented):
+    output = documented("docs/own_hosts.md", "tags")
+    assert "changed=0" in output
+    assert "carbon_cache :" not in output
 
 
 def test_a_file_has_the_size_that_whisper_size_tells(counter_comes_back, host):

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from conftest import PASSWORD, values
 
+PAGE = "docs/uninstall.md"
 OTHER_SITE = "<VirtualHost *:80>\n    ServerName other.example\n    RedirectMatch 302 . http://other.example/\n</VirtualHost>\n"
 PACKAGES = (
     "carbon-c-relay",
@@ -55,20 +56,20 @@ def test_half_installed_packages_are_refused_before_the_first_change(host, playb
     assert status == 0, output
 
 
-def test_what_the_roles_have_brought_goes_and_the_data_stays(host, playbook, counter_comes_back, http_get, installed, listeners, render):
+def test_what_the_roles_have_brought_goes_and_the_data_stays(
+    host, playbook, documented, counter_comes_back, http_get, installed, listeners, render
+):
     history = sum(values(counter_comes_back("uninstall.before")))
     status, output = playbook("backup.yml")
     assert status == 0, output
     key = host.file("/etc/graphite/secret_key").content_string
     assert host.run("printf %%s %s > /etc/apache2/sites-available/other.conf && a2ensite other", OTHER_SITE).rc == 0
 
-    status, output = playbook("uninstall.yml", check=True)
-    assert status == 0, output
+    documented(PAGE, "check")
     assert installed(*PACKAGES) == list(PACKAGES)
     assert set(listeners()) >= {"80", "2003", "2103", "7002", "8125", "8126", "11211"}
 
-    status, output = playbook("uninstall.yml")
-    assert status == 0, output
+    documented(PAGE, "uninstall")
     # Apache serves another site as well.
     assert listeners() == ["80"]
     assert http_get("/", headers={"Host": "other.example"})[0] == 302
@@ -90,10 +91,9 @@ def test_what_the_roles_have_brought_goes_and_the_data_stays(host, playbook, cou
     counter_comes_back("uninstall.after")
 
 
-def test_told_twice_the_data_goes(host, playbook, installed):
+def test_told_twice_the_data_goes(host, playbook, documented, installed):
     assert host.run("touch /var/lib/graphite/somebody.elses").rc == 0
-    status, output = playbook("uninstall.yml", {"carbon_cache_remove_data": True, "graphite_web_remove_data": True})
-    assert status == 0, output
+    documented(PAGE, "data")
     assert host.run("ls -A /var/lib/graphite").stdout.split() == ["somebody.elses"]
     assert [path for path in ("/etc/carbon", "/etc/graphite", "/var/log/carbon", "/var/log/graphite") if host.file(path).exists] == []
     assert host.run("dpkg-query --show --showformat '${db:Status-Status}' graphite-carbon").stdout == ""
