@@ -10,11 +10,11 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   store:
-    description: Name of this store in the ring.
+    description: Which of the stores the host is, by its name in the ring.
     type: str
     required: true
   cluster:
-    description: The stores, and their ring.
+    description: All stores, from which the homes of each series are computed as the relays do.
     type: dict
     required: true
     suboptions:
@@ -29,7 +29,7 @@ options:
         required: true
         suboptions:
           name:
-            description: Name in the ring.
+            description: Name that is hashed for the ring. Another name moves series.
             type: str
             required: true
           address:
@@ -41,10 +41,10 @@ options:
             type: int
             required: true
           leaving:
-            description: Whether it is out of the ring, to be emptied.
+            description: Whether the store is no home of any series any more, so that what it has goes to the other stores.
             type: bool
             default: false
           host:
-            description: Name in the inventory.
+            description: Name in the inventory, by which messages mean the store.
             type: str
 """

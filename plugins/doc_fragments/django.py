@@ -23,7 +23,7 @@ options:
       - /etc/graphite
   settings:
     description:
-      - Name of Django's settings module.
+      - Python module that Django imports for its settings, as C(DJANGO_SETTINGS_MODULE) names it.
     type: str
     default: graphite.settings
   local_settings:

@@ -16,7 +16,7 @@ options:
     default: 127.0.0.1
   port:
     description:
-      - TCP port of it.
+      - TCP port on which the management interface answers.
     type: int
     default: 8126
   timeout:

@@ -25,26 +25,26 @@ options:
         type: str
         required: true
       server_name:
-        description: Host name or address that the certificate is for.
+        description: Host name or address that clients ask for, which the certificate has to be valid for.
         type: str
         required: true
       certificate:
         description: Path of the certificate, with those of its issuers below it. Either this or O(certificates[].certificate_text).
         type: path
       certificate_text:
-        description: The certificate itself, as PEM.
+        description: Text of the certificate as PEM, which is written to a file in O(directory).
         type: str
       key:
         description: Path of the private key. Either this or O(certificates[].key_text).
         type: path
       key_text:
-        description: The private key itself, as PEM.
+        description: Text of the private key as PEM, which is written to a file in O(directory) that root alone can read.
         type: str
       chain:
         description: Path of the certificates of the issuers, if they are not in that of the certificate.
         type: path
       chain_text:
-        description: The certificates of the issuers themselves, as PEM.
+        description: Text of the certificates of the issuers as PEM, if they are not in that of the certificate.
         type: str
       self_signed:
         description: Whether the host makes key and certificate by itself, in place of the options above.

@@ -49,7 +49,7 @@ options:
     type: str
   url_password:
     description:
-      - Password for HTTP basic authentication.
+      - Password that is sent with O(url_username), by HTTP basic authentication.
     type: str
   force_basic_auth:
     description:

@@ -27,7 +27,7 @@ options:
     default: []
     suboptions:
       name:
-        description: Name of the instance.
+        description: Name of the instance, which is the last part of its probe's series.
         type: str
         required: true
       line_receiver_port:
@@ -57,11 +57,11 @@ options:
         type: str
         required: true
       port:
-        description: TCP port on which it receives points.
+        description: TCP port to which a point is sent that the relay has to pass on.
         type: int
         required: true
       unit:
-        description: Its unit of systemd, for messages.
+        description: Unit of systemd that messages name if the relay does not answer.
         type: str
         default: carbon-relay
         version_added: 2.1.0
@@ -80,7 +80,7 @@ options:
     version_added: 2.1.0
   directory:
     description:
-      - Top of the whisper tree.
+      - Top of the whisper tree, in which the probe's files are made and looked for.
     type: path
     default: /var/lib/graphite/whisper
   name:
@@ -90,7 +90,7 @@ options:
     default: metricstack_probe
   user:
     description:
-      - System account that carbon runs as.
+      - System account that carbon runs as, and that gets the probe's files.
     type: str
     default: _graphite
   timeout:

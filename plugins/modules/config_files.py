@@ -18,7 +18,7 @@ author:
 options:
   files:
     description:
-      - The set, in the order in which it is written.
+      - Files, directories and links, which are written in this order once all contents are valid.
     type: list
     elements: dict
     required: true

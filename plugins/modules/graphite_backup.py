@@ -53,7 +53,7 @@ options:
     default: []
   database:
     description:
-      - Whether the backup has graphite-web's database.
+      - Whether users, dashboards, events and saved graphs are in the backup, as a dump of graphite-web's database.
     type: bool
     default: false
   configuration:
@@ -68,7 +68,7 @@ options:
     type: dict
     suboptions:
       last:
-        description: So many of the newest.
+        description: The newest, so many of them, whenever they were made.
         type: int
       hourly:
         description: The newest of each of so many hours.

@@ -43,7 +43,7 @@ options:
         required: true
         suboptions:
           name:
-            description: Name of the instance.
+            description: Name of the instance, which is in the names of its series and of its unit.
             type: str
             required: true
           cache_query_port:
@@ -58,11 +58,11 @@ options:
         type: str
         default: 127.0.0.1
       whisper_directory:
-        description: Top of the whisper tree.
+        description: Top of the whisper tree, whose files are looked at for series that have stopped.
         type: path
         default: /var/lib/graphite/whisper
       conf_directory:
-        description: Directory of C(carbon.conf) and C(storage-schemas.conf).
+        description: Directory whose C(carbon.conf) and C(storage-schemas.conf) say what carbon limits and stores.
         type: path
         default: /etc/carbon
       metric_prefix:
@@ -91,11 +91,11 @@ options:
         default: []
         suboptions:
           host:
-            description: Name of its host, for messages.
+            description: Name of the host that runs this StatsD, which findings say.
             type: str
             required: true
           flush_seconds:
-            description: Its flush interval in seconds.
+            description: Seconds between two flushes, from which late and missing flushes are told.
             type: int
             required: true
           bad_lines:
@@ -116,11 +116,11 @@ options:
         type: str
         default: 127.0.0.1
       management_port:
-        description: TCP port of its management interface.
+        description: TCP port on which StatsD is asked for its counters.
         type: int
         default: 8126
       flush_seconds:
-        description: Its flush interval in seconds.
+        description: Seconds between two flushes, from which late and missing flushes are told.
         type: int
         default: 10
   memcached:

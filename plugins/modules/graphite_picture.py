@@ -27,7 +27,7 @@ options:
     default: {}
   format:
     description:
-      - Format of the picture.
+      - Format in which graphite-web draws the picture.
     type: str
     choices: [png, svg, pdf]
     default: png

@@ -21,12 +21,12 @@ extends_documentation_fragment:
 options:
   directory:
     description:
-      - Directory with the backups, as of M(metricstack.graphite.graphite_backup).
+      - Directory from whose C(repository) the backup is read, as M(metricstack.graphite.graphite_backup) has it.
     type: path
     default: /var/backups/graphite
   passphrase:
     description:
-      - Passphrase of the repository.
+      - Passphrase by which Borg decrypts the repository. Not needed for one that is not encrypted.
     type: str
   host:
     description:

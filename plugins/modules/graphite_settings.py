@@ -37,7 +37,7 @@ options:
     default: true
   test_database:
     description:
-      - Whether to ask the database for its state.
+      - Whether graphite-web connects to the database with the new settings, and the module fails if it cannot, or if the database is newer.
     type: bool
     default: true
 attributes:

@@ -39,11 +39,11 @@ options:
         type: str
         required: true
       start_tls:
-        description: Whether to encrypt by STARTTLS.
+        description: Whether a connection that begins without encryption is encrypted by STARTTLS before a password is sent.
         type: bool
         required: true
       ca_certificate:
-        description: Path of the certificates by which it is trusted.
+        description: Path of the certificates of authorities by which the directory is trusted.
         type: path
         required: true
       bind_dn:
@@ -51,15 +51,15 @@ options:
         type: str
         required: true
       bind_password:
-        description: Password of C(bind_dn).
+        description: Password by which C(bind_dn) logs in to the directory.
         type: str
         required: true
       user_base:
-        description: Entry above the users.
+        description: Entry of the directory below which a user is looked up.
         type: str
         required: true
       user_filter:
-        description: Filter with C(%(user\)s).
+        description: LDAP filter that finds the entry of a user, with C(%(user\)s) in place of the login name.
         type: str
         required: true
       group_base:

@@ -45,7 +45,7 @@ options:
         default: []
         suboptions:
           name:
-            description: Name of the package.
+            description: Package that apt has to be able to install.
             type: str
             required: true
           unless_exists:
@@ -69,7 +69,7 @@ options:
             type: str
             required: true
           problem:
-            description: The message.
+            description: Message that is returned if it is so; says what to do.
             type: str
             required: true
       advice:
@@ -84,11 +84,11 @@ options:
         default: []
         suboptions:
           python:
-            description: The interpreter.
+            description: Path of the interpreter that is started to find out.
             type: path
             required: true
           modules:
-            description: Modules to import, in this order.
+            description: Python modules that are imported one after the other, since some need others before them.
             type: list
             elements: str
             required: true
@@ -99,7 +99,7 @@ options:
         default: []
         suboptions:
           python:
-            description: The interpreter.
+            description: Path of the interpreter that is started to find out.
             type: path
             required: true
           minimum:
@@ -115,7 +115,7 @@ options:
             type: str
             required: true
       sockets:
-        description: Sockets that the component is to open.
+        description: Sockets that the component is to open; another process that holds one is a problem.
         type: list
         elements: dict
         default: []
@@ -125,7 +125,7 @@ options:
             type: str
             required: true
           protocol:
-            description: Protocol of the sockets.
+            description: Whether processes that hold the ports by TCP or by UDP are in the way.
             type: str
             choices: [tcp, udp]
             required: true
@@ -137,7 +137,7 @@ options:
             description: Variable that has the address, for the message; by default that of the ports.
             type: str
           ports:
-            description: Ports to listen on.
+            description: Ports that have to be free, or held by the component itself.
             type: list
             elements: int
             required: true
@@ -170,11 +170,11 @@ options:
             type: str
             required: true
           path:
-            description: The directory.
+            description: Absolute path at which the service looks for the directory.
             type: path
             required: true
           user:
-            description: User that the service runs as.
+            description: System account of the service, which has to be able to use the directory.
             type: str
             required: true
           recursive:
@@ -191,7 +191,7 @@ options:
         type: dict
         suboptions:
           directory:
-            description: Directory of the whisper files.
+            description: Directory on whose file system the space for the expected series is looked for.
             type: path
             required: true
           expected_series:
@@ -214,7 +214,7 @@ options:
             type: path
             required: true
           user:
-            description: Name of the user.
+            description: System account to which everything has to belong.
             type: str
             required: true
           exclude:
@@ -228,7 +228,7 @@ options:
         elements: str
         default: []
       time_zones:
-        description: Time zones that the component uses.
+        description: Time zones that the component uses, and that the host has to know.
         type: list
         elements: dict
         default: []
@@ -297,7 +297,7 @@ options:
             default: false
             version_added: 2.1.0
           directory:
-            description: Directory of Apache's configuration.
+            description: Directory whose sites and modules are read, such as C(/etc/apache2).
             type: path
             default: /etc/apache2
       problems:
@@ -312,7 +312,7 @@ options:
         default: []
         suboptions:
           problem:
-            description: The message.
+            description: Message that is returned if it is so; says what to do.
             type: str
             required: true
           unless_exists:

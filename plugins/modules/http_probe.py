@@ -17,7 +17,7 @@ author:
   - metricstack maintainers (@metricstack)
 options:
   sites:
-    description: The sites.
+    description: Sites that are asked, each until it answers or O(timeout) is over.
     type: list
     elements: dict
     required: true
@@ -36,7 +36,7 @@ options:
         description: Path of the certificates by which that of the site is trusted. If left out, those of the system.
         type: path
       certificate:
-        description: Path of the certificate that the site is to show.
+        description: Path of the certificate that the site has to show; another one counts as no answer.
         type: path
   status_codes:
     description: Statuses that show that the site works.

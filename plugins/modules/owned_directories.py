@@ -20,7 +20,7 @@ author:
 options:
   paths:
     description:
-      - Absolute paths of the directories.
+      - Absolute paths of directories that are made, and in which everything is given to the owner.
     type: list
     elements: path
     default: []

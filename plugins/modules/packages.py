@@ -45,15 +45,15 @@ options:
     default: []
     suboptions:
       component:
-        description: Component of the modules.
+        description: Component on whose behalf a package that provides a module is installed and recorded.
         type: str
         required: true
       python:
-        description: The interpreter.
+        description: Path of the interpreter that tries to import the modules.
         type: path
         required: true
       modules:
-        description: Modules to import, in this order.
+        description: Python modules that it has to be able to import; tried in this order.
         type: list
         elements: str
         required: true

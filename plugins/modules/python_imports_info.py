@@ -18,13 +18,13 @@ author:
 options:
   modules:
     description:
-      - Modules to import, in this order.
+      - Python modules that are tried one after the other, since some need others before them.
     type: list
     elements: str
     required: true
   python:
     description:
-      - The interpreter.
+      - Path of the interpreter that tries to import the modules.
     type: path
     default: /usr/bin/python3
   packages_installed:

@@ -24,7 +24,7 @@ options:
     suboptions:
       path:
         description:
-          - Absolute path of the directory.
+          - Absolute path of the directory that is removed, or from which files are.
         type: path
         required: true
       patterns:

@@ -21,7 +21,7 @@ author:
 options:
   units:
     description:
-      - The units that run.
+      - Units of systemd that run, and are restarted or reloaded if what they read is newer than they are.
     type: list
     elements: dict
     default: []
@@ -67,12 +67,12 @@ options:
             default: tcp
           port:
             description:
-              - Number of the port.
+              - Number of the port that the unit has to listen on before the module returns.
             type: int
             required: true
       enabled:
         description:
-          - Whether the unit is started with the next boot.
+          - Whether systemd starts the unit at each boot.
         type: bool
         default: true
       on_change:

@@ -20,12 +20,12 @@ extends_documentation_fragment:
 options:
   address:
     description:
-      - Name or address on which StatsD receives metrics.
+      - Name or address to which the counter is sent.
     type: str
     default: 127.0.0.1
   udp_port:
     description:
-      - UDP port on which StatsD receives metrics.
+      - UDP port there, on which StatsD takes the counter.
     type: int
     default: 8125
   name:

@@ -23,12 +23,12 @@ options:
     required: true
   address:
     description:
-      - Name or address on which StatsD receives metrics.
+      - Name or address to which the datagram is sent.
     type: str
     default: 127.0.0.1
   port:
     description:
-      - UDP port on which StatsD receives metrics.
+      - UDP port there, on which StatsD takes metrics.
     type: int
     default: 8125
 attributes:

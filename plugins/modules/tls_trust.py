@@ -18,7 +18,7 @@ author:
   - metricstack maintainers (@metricstack)
 options:
   path:
-    description: Path of the file of trusted certificates.
+    description: Path of the file that gets the trusted certificates, one below the other.
     type: path
     required: true
   certificates:
@@ -38,7 +38,7 @@ options:
     type: dict
     suboptions:
       path:
-        description: Path of the file.
+        description: Path of a file that gets certificate, private key and trusted certificates, for programs that read one file.
         type: path
         required: true
       certificate:
@@ -46,7 +46,7 @@ options:
         type: path
         required: true
       key:
-        description: Path of its private key.
+        description: Path of the private key that is copied into the file.
         type: path
         required: true
       group:

@@ -17,7 +17,7 @@ author:
 options:
   directory:
     description:
-      - Absolute path of the directory that contains the environments.
+      - Absolute path of the directory in which each environment is looked at, and removed if nothing names it.
     type: path
     required: true
   patterns:

@@ -36,7 +36,7 @@ options:
     choices: [serve, scan, plan, pull, remove, end]
     required: true
   directory:
-    description: Top of the tree of whisper files.
+    description: Top of the tree whose whisper files are listed, copied to, merged and removed.
     type: path
     default: /var/lib/graphite/whisper
   pass_id:
@@ -67,7 +67,7 @@ options:
     description: With which the daemons of all stores are asked; needed for V(serve), V(plan), V(pull) and V(remove).
     type: str
   port:
-    description: TCP port of the daemons.
+    description: TCP port on which the stores serve their files to each other by rsync.
     type: int
     default: 8730
   bandwidth:
@@ -91,7 +91,7 @@ options:
     type: path
     default: /run/graphite-rebalance
   relay:
-    description: The program carbon-c-relay.
+    description: Path of the program carbon-c-relay, which is asked for the homes of series.
     type: path
     default: /usr/bin/carbon-c-relay
 attributes:

@@ -15,7 +15,7 @@ author:
   - metricstack maintainers (@metricstack)
 options:
   wait:
-    description: Seconds to wait for the end of the phase.
+    description: Seconds for which the module waits if the phase is at work, before it says how far it is.
     type: int
     default: 0
   state_directory:

@@ -36,7 +36,7 @@ options:
     elements: dict
     suboptions:
       name: &name
-        description: Name of the rule.
+        description: Title of the rule in carbon's file, by which the result means it.
         type: str
         required: true
       pattern: &pattern
@@ -142,7 +142,7 @@ rules:
   elements: dict
   contains:
     name:
-      description: Name of the rule.
+      description: Title of the rule in carbon's file, by which the result means it.
       type: str
     series:
       description: Number of its series.

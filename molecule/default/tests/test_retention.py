@@ -26,7 +26,7 @@ def archives(whisper_info):
     return read
 
 
-def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, documented, archives, counter_comes_back, render):
+def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, documented, archives, counter_comes_back, render, wait_until):
     name = f"retention.at_{int(time.time())}"
     counter_comes_back(name)
     series = f"stats.counters.{name}.count"
@@ -36,8 +36,13 @@ def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, do
     assert status == 0, output
     assert re.search(r"of rule stats have 10s:6h,1m:6d,10m:180d", " ".join(output.split())), output
     assert archives(series) == [("10", "2160"), ("60", "8640"), ("600", "25920")]
-    counter_comes_back(f"{name}.new")
-    assert archives(f"stats.counters.{name}.new.count") == [("10", "2160"), ("60", "8640"), ("600", "259200")]
+
+    def is_in_force():
+        new = f"{name}.new.at_{int(time.time())}"
+        counter_comes_back(new)
+        return archives(f"stats.counters.{new}.count") == [("10", "2160"), ("60", "8640"), ("600", "259200")]
+
+    wait_until(is_in_force, timeout=90, message="new series do not get the archives of the page")
     rules = [{**rule, "retentions": "10s:1h,1m:2d"} if rule["name"] == "stats" else rule for rule in SCHEMAS]
     output = documented(PAGE, "reshape", variables={"carbon_cache_storage_schemas": rules})
     assert re.search(r"^-stats: \d+ series 10s:6h,1m:6d,10m:180d$", output, re.MULTILINE), output
