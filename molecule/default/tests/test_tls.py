@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import shlex
 import socket
 import ssl
 from urllib.parse import urlencode
@@ -14,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from conftest import PASSWORD
 
+PAGE = "docs/tls_and_logins.md"
 NAME = "graphite.test.example"
 TLS = {"graphite_web_server_name": NAME, "graphite_web_tls": {"self_signed": True, "hsts": 300}}
 DIRECTORY = "/etc/apache-wsgi"
@@ -91,9 +93,9 @@ def get(connect):
     return get
 
 
-def test_the_site_gets_a_certificate(playbook, host):
-    status, output = playbook("site.yml", TLS)
-    assert status == 0, output[-4000:]
+def test_the_site_gets_a_certificate(playbook, documented, host):
+    instead = {"graphite.example.org": NAME, "self_signed: true": "self_signed: true\n  hsts: 300"}
+    documented(PAGE, "first-hour", instead)
     key = host.file(f"{DIRECTORY}/graphite.key")
     assert (key.user, key.group, key.mode) == ("root", "root", 0o600)
     status, output = playbook("site.yml", TLS)
@@ -164,7 +166,7 @@ def test_a_wrong_certificate_is_refused_before_the_first_change(playbook, host, 
     assert host.file(f"{DIRECTORY}/graphite.pem").exists
 
 
-def test_a_renewed_certificate_is_served_without_a_run(playbook, host, shown, wait_until, trusted, get, state):
+def test_a_renewed_certificate_is_served_without_a_run(playbook, documented, host, shown, wait_until, trusted, get, state):
     def renew(number):
         host.run_expect([0], "mkdir -p /etc/test-certificates")
         assert host.run("sh -c %s renewal %s %s", RENEWAL, str(number), NAME).rc == 0
@@ -173,8 +175,13 @@ def test_a_renewed_certificate_is_served_without_a_run(playbook, host, shown, wa
     live = "/etc/test-certificates"
     paths = {"certificate": f"{live}/fullchain.pem", "key": f"{live}/privkey.pem", "authority": f"{live}/fullchain.pem"}
     state["paths"] = {**TLS, "graphite_web_tls": {**paths, "redirect": False}}
-    status, output = playbook("site.yml", state["paths"])
-    assert status == 0, output[-4000:]
+    state["instead"] = {
+        "/etc/letsencrypt/live/graphite.example.org": live,
+        "graphite.example.org": NAME,
+        # No authority of the system has signed it, and the next test is about the redirect.
+        "key: ": f"redirect: false\n  authority: {paths['authority']}\n  key: ",
+    }
+    documented(PAGE, "tls", state["instead"])
     assert not host.file(f"{DIRECTORY}/graphite.key").exists
     before = shown()
     pid = host.file("/run/apache2/apache2.pid").content_string
@@ -191,6 +198,13 @@ def test_without_the_redirect_both_ports_serve_the_site(http_get, get, trusted):
     status, _headers, plain = http_get("/version/")
     assert status == 200
     assert get("/version/", trusted("/etc/test-certificates/fullchain.pem"))[2] == plain
+
+
+def test_nobody_reads_without_a_login(documented, address, state):
+    documented(PAGE, "logins", state["instead"], variables={"vault_graphite_admin_password": PASSWORD})
+    curl = f"curl --resolve {NAME}:443:{address()} --insecure"
+    instead = {**state["instead"], "curl --silent": f"{curl} --silent", '"admin:$PASSWORD"': shlex.quote(f"admin:{PASSWORD}")}
+    assert documented(PAGE, "ask", instead).split() == ["401", "200"]
 
 
 def test_texts_are_written_and_no_key_is_shown(playbook, host, shown):
