@@ -77,6 +77,9 @@ def test_every_block_of_a_task_is_run(page):
     run = {name for used_page, name in used() if used_page == page}
     # A file of a page is written beside its commands, which name it.
     files = {name for name in names if any(f"@{name}" in pages.block(page, other).text for other in run & set(names))}
+    # The name of a block is not shown.
+    prose = pages.FENCE.sub("", (ROOT / page).read_text())
+    assert [name for name in names if "." in name and f"`{name}`" not in prose] == []
     assert set(names) - run - files == {name for where, name in NOT_RUN if where == page}
 
 
