@@ -49,7 +49,7 @@ def test_a_new_retention_is_reported_and_then_reaches_what_is_there(playbook, do
     assert re.search(r"^\+stats: \d+ series 10s:1h,1m:2d$", output, re.MULTILINE), output
     assert archives(series) == [("10", "360"), ("60", "2880")]
     assert values(render(series, **{"from": "-30min"})[0]) == before
-    assert "series" in documented(PAGE, "follow")
+    assert "whisper_retention" in documented(PAGE, "follow")
     status, output = playbook("carbon.yml", {"carbon_cache_storage_schemas": rules, "carbon_cache_existing_data": "reshape"})
     assert status == 0, output
     assert "changed=0" in output

@@ -42,7 +42,8 @@ def test_a_metric_of_a_reader_comes_back(documented, address, wait_until):
 def test_a_part_of_the_stack_is_run(documented):
     output = documented("docs/own_hosts.md", "tags")
     assert "changed=0" in output
-    assert "carbon_cache :" not in output
+    assert "statsd : Run StatsD" in output
+    assert "carbon_relay : Run" not in output
 
 
 def test_a_file_has_the_size_that_whisper_size_tells(counter_comes_back, host):
