@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.metricstack.graphite.plugins.filter.stack import _inventory
+from ansible_collections.metricstack.graphite.plugins.filter.stack import _ValidatedHosts
 from ansible_collections.metricstack.graphite.plugins.module_utils._graphite.dashboards import DashboardError
 from ansible_collections.metricstack.graphite.plugins.plugin_utils import _grafana, _topology
 
@@ -23,13 +23,14 @@ def graphite_web_grafana_datasource(
     ca_certificate: str = "",
     name: str = "Graphite",
     uid: str = "graphite",
+    provisioning: bool = False,
 ) -> dict[str, Any]:
-    options = {"login": login, "ca_certificate": ca_certificate, "name": name, "uid": uid}
+    options = {"login": login, "ca_certificate": ca_certificate, "name": name, "uid": uid, "provisioning": provisioning}
     try:
         fronts = [host] if host else _topology.hosts_of(groups, "graphite_web")
         if not fronts:
             raise AnsibleFilterError("graphite_web_grafana_datasource: the inventory has no host with graphite-web.")
-        inventory = _inventory(groups, hostvars)
+        inventory = _ValidatedHosts(groups, hostvars).inventory
         web = _topology.HostView(inventory, fronts[0]).topology()["web"]
         variables = {option: inventory.value(web["host"], f"graphite_web_{option}") for option in _VARIABLES}
         return _grafana.data_source(web, variables, options)

@@ -9,6 +9,7 @@ from math import isfinite
 from pprint import pformat
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 
 def python_literal(value: object) -> str:
@@ -38,6 +39,7 @@ def graphite_web_guests(guests: list[dict]) -> list[dict]:
     return [
         {
             "networks": [str(network) for network in guest.get("networks") or []],
+            "forwards": boolean(guest.get("forwards") or False, strict=False),
             "token_sha256": hashlib.sha256(str(guest["token"]).encode()).hexdigest() if guest.get("token") else "",
             "areas": [str(area) for area in guest["areas"]],
         }

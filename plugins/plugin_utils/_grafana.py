@@ -52,7 +52,14 @@ def data_source(web: Mapping[str, Any], variables: Mapping[str, Any], options: M
     }
     _add_authority(found, variables.get("tls") or {}, options["ca_certificate"])
     _add_login(found, variables, options["login"])
-    return found
+    return _literal(found) if options["provisioning"] else found
+
+
+def _literal(value: Any) -> Any:
+    """Return a value for a file in which Grafana takes what follows a dollar for the name of a variable."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    return value.replace("$", "$$") if isinstance(value, str) else value
 
 
 def _add_authority(found: dict[str, Any], tls: Mapping[str, Any], certificate: str) -> None:

@@ -216,6 +216,7 @@ def test_a_user_whom_the_web_server_names_counts_in_any_order(statuses):
 
 GUESTS = [
     {"name": "grafana", "networks": ["192.0.2.0/24", "2001:db8::7", "localhost"], "areas": ["read"]},
+    {"name": "a Grafana that forwards", "networks": ["192.0.4.0/24"], "forwards": True, "areas": ["read"]},
     {"name": "deployments", "token": "a token of twenty characters".replace(" ", "-"), "areas": ["events"]},
 ]
 
@@ -233,6 +234,9 @@ def test_guests_come_in_for_their_areas_only(statuses):
         "from the named host": ({"path": "/render", **from_address("127.0.0.1")}, 200),
         "from elsewhere": ({"path": "/render", **from_address("192.0.3.7")}, 401),
         "through a proxy": ({"path": "/render", **from_address("192.0.2.7", **{"X-Forwarded-For": "192.0.2.7"})}, 401),
+        "through a client that may forward": ({"path": "/render", **from_address("192.0.4.7", **{"X-Forwarded-For": "192.0.3.7"})}, 200),
+        "from a client that may forward": ({"path": "/render", **from_address("192.0.4.7")}, 200),
+        "forwarded from elsewhere": ({"path": "/render", **from_address("192.0.3.7", **{"X-Forwarded-For": "192.0.4.7"})}, 401),
         "another area": ({"path": "/events/", "method": "POST", **from_address("192.0.2.7")}, 401),
         "with the token": ({"path": "/events/", "method": "POST", "headers": bearer}, 200),
         "the token, another area": ({"path": "/render", "headers": bearer, "environment": {"REMOTE_ADDR": "192.0.3.7"}}, 401),

@@ -117,6 +117,8 @@ def guest(**changes):
         (guest(networks=[]), "'grafana' needs either networks or a token"),
         (guest(networks=["192.0.2.7/24"]), "has host bits set"),
         (guest(networks=["192.0.2.700"]), "has the network '192.0.2.700'"),
+        (guest(networks=None, token="x" * 20, forwards=True), "'grafana' has forwards, which is about networks"),
+        (guest(forwards=True), None),
         (guest(networks=None, token="too short"), "has a token that is too short"),
         (guest(networks=None, token="white space within it"), "has a token that is too short, or has white space"),
         (

@@ -133,6 +133,8 @@ def _guest_problems(guests: list[dict]) -> Iterator[str]:
             yield f"{where} is there twice; keep one of the two."
         if bool(guest.get("networks")) == bool(guest.get("token")):
             yield f"{where} needs either networks or a token."
+        elif guest.get("token") and guest.get("forwards"):
+            yield f"{where} has forwards, which is about networks; leave it out beside a token."
         for network in guest.get("networks") or []:
             if _NAME_OF_HOST.match(str(network)):
                 continue

@@ -9,7 +9,8 @@ local_settings.py has the rules, in two settings:
     ``nobody``, or a list of names of users.
 ``ACCESS_WITHOUT_LOGIN``
     Who else comes in: a list of dictionaries with ``networks`` (of the address of the client; or names of hosts, which each process
-    looks up once), ``token_sha256`` (of a token that is sent as ``Authorization: Bearer TOKEN``; may be empty), and ``areas``.
+    looks up once), ``forwards`` (whether requests that these clients pass on for others come in as well), ``token_sha256`` (of a token
+    that is sent as ``Authorization: Bearer TOKEN``; may be empty), and ``areas``.
 
 For graphite-web 1.1.8 to 1.2.1 on Django 3.2 to 5.2. Installed by the role metricstack.graphite.graphite_web, which overwrites
 manual changes.
@@ -77,7 +78,12 @@ class Admission:
         self.get_response = get_response
         self._known: OrderedDict = OrderedDict()
         self._guests = [
-            ([found for network in guest["networks"] for found in _networks(network)], guest["token_sha256"], set(guest["areas"]))
+            (
+                [found for network in guest["networks"] for found in _networks(network)],
+                guest.get("forwards", False),
+                guest["token_sha256"],
+                set(guest["areas"]),
+            )
             for guest in settings.ACCESS_WITHOUT_LOGIN
         ]
 
@@ -109,14 +115,14 @@ class Admission:
         if token and is_token_of_host(token, settings.SECRET_KEY):
             return True
         digest = hashlib.sha256(token.encode("utf-8", "replace")).hexdigest() if token else ""
-        address = _address(request)
+        address, is_forwarded = _address(request), _is_forwarded(request)
         return any(
             area in areas
             and (
                 (digest and known and hmac.compare_digest(digest, known))
-                or (address is not None and any(address in network for network in networks))
+                or (address is not None and (forwards or not is_forwarded) and any(address in network for network in networks))
             )
-            for networks, known, areas in self._guests
+            for networks, forwards, known, areas in self._guests
         )
 
     def _user(self, request):
@@ -198,10 +204,13 @@ def _networks(text: str) -> list:
     return [ipaddress.ip_network(address) for address in sorted(found)]
 
 
+def _is_forwarded(request) -> bool:
+    """Return whether a proxy has sent the request for somebody else, who is not known."""
+    return any(name in request.META for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA"))
+
+
 def _address(request):
-    """Return the address of the client, or ``None`` if a proxy stands for others."""
-    if any(name in request.META for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA")):
-        return None
+    """Return the address of who has sent the request."""
     try:
         address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:
