@@ -105,7 +105,9 @@ def _add_guest(found: dict[str, Any], guest: Mapping[str, Any]) -> None:
         found["jsonData"]["httpHeaderName1"] = "Authorization"
         found["secureJsonData"]["httpHeaderValue1"] = f"Bearer {guest['token']}"
     elif not boolean(guest.get("forwards") or False, strict=False):
-        raise GrafanaError(f"{where} has networks without forwards, and Grafana passes on what browsers ask; give it a token or forwards: true.")
+        raise GrafanaError(
+            f"{where} has networks without forwards, and Grafana passes on what browsers ask; give it a token or forwards: true."
+        )
 
 
 def dashboard(described: Mapping[str, Any], event_tags: Iterable[str]) -> dict[str, Any]:

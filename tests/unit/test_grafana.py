@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,7 +141,9 @@ def test_a_shipped_dashboard_is_one_of_grafana(dashboard):
     assert {where for where in missing(dashboard, read) if not where.startswith("/annotations/list/0/target")} == set()
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    places = {(x, y) for panel in panels for grid in [panel["gridPos"]] for x in range(grid["x"], grid["x"] + grid["w"]) for y in [grid["y"]]}
+    places = {
+        (x, y) for panel in panels for grid in [panel["gridPos"]] for x in range(grid["x"], grid["x"] + grid["w"]) for y in [grid["y"]]
+    }
     assert len(places) == sum(panel["gridPos"]["w"] for panel in panels)
     assert max(x for x, _y in places) < 24
     assert {panel["type"] for panel in panels} == {"timeseries"}
@@ -202,19 +205,19 @@ INVENTORY = {
             "graphite_web_access_without_login": [{**GUEST, "token": f"{TOKEN}$1"}],
         },
     },
-    "grafana": {"hosts": {"shown": {"ansible_connection": "local", "ansible_become": False}}},
+    "grafana": {"hosts": {"shown": {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}}},
 }
 
 
 class StandIn(BaseHTTPRequestHandler):
     """Answers what the modules of community.grafana ask of a Grafana that has nothing yet, and keeps what they send."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         known = {"/api/frontend/settings": {"buildInfo": {"version": "13.2.1"}}}
         known.update({f"/api/datasources/name/{sent['name']}": sent for path, sent in self.server.sent if path == "/api/datasources"})
         self.answer(known.get(self.path))
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.sent.append((self.path, json.loads(sent or "null")))
         self.answer({"status": "success", "message": "", "uid": "", "datasource": {}})
@@ -238,31 +241,39 @@ def grafana():
         server.shutdown()
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Run a playbook of the collection or one of docs/grafana.md; return what it prints."""
+def test_the_playbooks_of_the_page_tell_grafana(grafana, tmp_path):
+    """There is no Grafana here: a stand-in takes what would be sent to it, and nothing is restarted."""
     (tmp_path / "hosts.yml").write_text(json.dumps(INVENTORY))
     for name, text in re.findall(r"```yaml\n# (\w+\.yml)\n(.*?)```", (ROOT / "docs" / "grafana.md").read_text(), re.DOTALL):
-        (tmp_path / name).write_text(text)
+        plays = yaml.safe_load(text)
+        for play in plays if name == "provisioning.yml" else []:
+            del play["handlers"]
+            for task in play["tasks"]:
+                task.pop("notify", None)
+        (tmp_path / name).write_text(json.dumps(plays))
+    for name in ("datasources", "dashboards"):
+        (tmp_path / "etc" / name).mkdir(parents=True)
+    given = {
+        "grafana_address": f"http://127.0.0.1:{grafana.server_port}",
+        "vault_grafana_admin_password": "x",
+        "grafana_configuration": str(tmp_path / "etc"),
+        "grafana_files": str(tmp_path / "files"),
+        "grafana_group": os.getgid(),
+    }
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+    }
+    playbooks = ["metricstack.graphite.grafana_dashboards", "grafana.yml", "provisioning.yml"]
+    command = ["ansible-playbook", "-i", "hosts.yml", "--diff", "-vvv", "-e", json.dumps(given), *playbooks]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert TOKEN not in result.stdout + result.stderr
 
-    def playbook(name, *options):
-        variables = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-        variables["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".ansible" / "collections")
-        command = ["ansible-playbook", "-i", "hosts.yml", "--diff", "-vvv", *options, name]
-        result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout + result.stderr
-
-    return playbook
-
-
-def test_the_playbooks_of_the_page_tell_grafana(run, grafana, tmp_path):
-    """There is no Grafana here: a stand-in takes what would be sent to it."""
-    run("metricstack.graphite.grafana_dashboards")
+    titles = ["Carbon health", "Go runtime", "StatsD health"]
     files = sorted((tmp_path / "grafana_dashboards").iterdir())
-    assert [json.loads(file.read_text())["title"] for file in files] == ["Carbon health", "Go runtime", "StatsD health"]
-    told = run("grafana.yml", "-e", f"grafana_address=http://127.0.0.1:{grafana.server_port}", "-e", "vault_grafana_admin_password=x")
-    assert TOKEN not in told
+    assert [json.loads(file.read_text())["title"] for file in files] == titles
     sent = [(path, content) for path, content in grafana.sent if path in ("/api/datasources", "/api/dashboards/db")]
     (source_path, data_source), *dashboards = sent
     assert source_path == "/api/datasources"
@@ -270,21 +281,11 @@ def test_the_playbooks_of_the_page_tell_grafana(run, grafana, tmp_path):
     assert (data_source["uid"], data_source["type"], data_source["access"]) == ("graphite", "graphite", "proxy")
     assert data_source["secureJsonData"] == {"httpHeaderValue1": f"Bearer {TOKEN}$1"}
     assert {**BARE, "httpHeaderName1": "Authorization"}.items() <= data_source["jsonData"].items()
-    assert sorted(content["dashboard"]["title"] for _path, content in dashboards) == ["Carbon health", "Go runtime", "StatsD health"]
+    assert sorted(content["dashboard"]["title"] for _path, content in dashboards) == titles
 
-    (play,) = yaml.safe_load((tmp_path / "provisioning.yml").read_text())
-    del play["handlers"]  # there is nothing to restart
-    for task in play["tasks"]:
-        task.pop("notify", None)
-    (tmp_path / "provisioning.yml").write_text(json.dumps([play]))
-    for name in ("datasources", "dashboards"):
-        (tmp_path / "etc" / name).mkdir(parents=True)
-    places = {"grafana_configuration": str(tmp_path / "etc"), "grafana_files": str(tmp_path / "files"), "grafana_group": os.getgid()}
-    told = run("provisioning.yml", "-e", json.dumps(places))
-    assert TOKEN not in told
     (provisioned,) = yaml.safe_load((tmp_path / "etc" / "datasources" / "graphite.yml").read_text())["datasources"]
     assert provisioned["secureJsonData"] == {"httpHeaderValue1": f"Bearer {TOKEN}$$1"}
     assert provisioned["url"] == data_source["url"]
-    assert [file.name for file in sorted((tmp_path / "files").iterdir())] == [file.name for file in files]
     (provider,) = yaml.safe_load((tmp_path / "etc" / "dashboards" / "graphite.yml").read_text())["providers"]
     assert provider["options"] == {"path": str(tmp_path / "files")}
+    assert sorted(file.name for file in (tmp_path / "files").iterdir()) == [file.name for file in files]

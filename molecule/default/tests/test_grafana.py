@@ -99,7 +99,9 @@ def asked(run_python, render, wait_until):
 
     def ask(*targets, headers=PROXY, **parameters):
         # In this order, as the browser and as Go encode them.
-        fields = [("target", target) for target in targets] + list({"format": "json", "maxDataPoints": "877", **times, **parameters}.items())
+        fields = [("target", target) for target in targets] + list(
+            {"format": "json", "maxDataPoints": "877", **times, **parameters}.items()
+        )
         return "/render", urlencode(fields, quote_via=quote), {**FORM, **headers}
 
     def get(path, headers=PROXY, **parameters):
@@ -120,7 +122,7 @@ def asked(run_python, render, wait_until):
         # Panels, with the name of the query behind each series.
         ask(*[f'aliasSub({SERIES}, "(^.*$)", "\\1 {name}")' for name in "ABC"], cacheTimeout="60"),
         ask(f'aliasSub(asPercent({SERIES}, sumSeries({SERIES})), "(^.*$)", "\\1 C")'),
-        ask(f'aliasSub(summarize({SERIES}, \'5min\', \'sum\', false), "(^.*$)", "\\1 A")'),
+        ask(f"aliasSub(summarize({SERIES}, '5min', 'sum', false), \"(^.*$)\", \"\\1 A\")"),
         ask(f"movingAverage({SERIES}, '1min')", headers={}),
         ask('aliasSub(no.such.series, "(^.*$)", "\\1 A")'),
         ask('aliasSub(seriesByTag("name=~cpu.*", "host=a"), "(^.*$)", "\\1 A")'),
@@ -172,6 +174,7 @@ def calls(described, fill):
 @pytest.fixture
 def compare(http_get, run_python):
     """Ask the site and graphite-web without this collection; return what is not the same, and how many answers there are."""
+
     def differences(requests):
         printed = run_python(REFERENCE, json.dumps(requests), user="_graphite")
         answers = json.loads(printed.partition("ANSWERS:")[2])
@@ -216,4 +219,3 @@ def test_no_function_that_the_query_editor_adds_is_refused(compare, asked, http_
     different, answered = compare([ask(target.replace("'now'", "'23:59_20361231'"), headers={}) for target in sorted(targets)])
     assert different == {}
     assert answered > 100
-
