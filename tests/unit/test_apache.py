@@ -250,6 +250,34 @@ def test_a_copy_of_certbot_is_refused_unless_the_site_has_its_certificate(examin
     assert examine([site("graphite", replaces=[SCRIPT], state="absent")], files).problems() == []
 
 
+UPSTREAM = """<VirtualHost *:80>
+    WSGIDaemonProcess graphite processes=5 threads=5
+    WSGIScriptAlias / /opt/graphite/conf/graphite.wsgi
+</VirtualHost>
+"""
+
+
+def test_a_group_of_processes_with_the_name_of_a_site_is_refused_before_apache_does(examine, tmp_path):
+    files = {"sites-enabled/upstream.conf": UPSTREAM}
+    (problem,) = examine([site("graphite")], files).problems()
+    assert problem.startswith(f"{tmp_path}/sites-enabled/upstream.conf (line 2) has a WSGIDaemonProcess graphite")
+    assert "The file serves /opt/graphite/conf/graphite.wsgi. Disable the file (a2dissite upstream), or" in problem
+    assert examine([site("wiki")], files).problems() == []
+    replaced = examine([site("graphite", replaces=["/opt/graphite/conf/graphite.wsgi"])], files)
+    assert (replaced.problems(), replaced.replaced) == ([], ["upstream"])
+
+
+def test_a_site_of_somebody_else_with_the_same_name_does_not_lose_its_certificate(examine):
+    other = UPSTREAM.replace(":80>", ":443>\nSSLCertificateFile /etc/ssl/certs/ssl-cert-snakeoil.pem")
+    wanted = site(
+        "graphite", wsgi_script="/etc/graphite/graphite.wsgi", replaces=["/etc/graphite/graphite.wsgi", "/opt/graphite/conf/graphite.wsgi"]
+    )
+    (problem,) = examine([wanted], {**SSL, "sites-enabled/graphite.conf": other}).problems()
+    assert "{certificate: /etc/ssl/certs/ssl-cert-snakeoil.pem}" in problem
+    own = other.replace("/opt/graphite/conf", "/etc/graphite")
+    assert examine([wanted], {**SSL, "sites-enabled/graphite.conf": own}).problems() == []
+
+
 def test_all_addresses_beside_one_of_them_is_refused(examine):
     (problem,) = examine([site("a", port=81)], {"conf-enabled/more.conf": "Listen 127.0.0.2:81\n"}).problems()
     assert "127.0.0.2" in problem

@@ -109,6 +109,8 @@ class Configuration:
     def __init__(self, root: str, with_tls: bool = False) -> None:
         self.root = root
         self.listens: list[Listen] = []
+        # The groups of processes of mod_wsgi: name, file and line.
+        self.process_groups: list[tuple[str, str, int]] = []
         self.hosts: list[VirtualHost] = []
         self.modules: list[str] = []
         # The first file that names each certificate, by the path of the certificate.
@@ -163,6 +165,8 @@ class Configuration:
             return
         if name == "listen":
             self.listens.append(Listen(arguments[0], path, number))
+        elif name == "wsgidaemonprocess":
+            self.process_groups.append((arguments[0], path, number))
         elif name == "servertokens":
             self.version_files.append(path)
         elif name == "sslcertificatefile":
@@ -457,7 +461,7 @@ class Examination:
                 f" ({holder.protocol}). Stop it ({holder.remedy}), or take the Listen directive out."
                 for holder in holders(self._sockets, "tcp", address, int(port), UNIT)
             ]
-        return sorted({*problems, *self._address_problems(), *self._lost_tls()})
+        return sorted({*problems, *self._address_problems(), *self._lost_tls(), *self._taken_names()})
 
     def _port_problems(self, site: dict, own_address: str, port: str, variable: str) -> list[str]:
         """Return one message for each reason why a site would not get one of its ports."""
@@ -476,12 +480,35 @@ class Examination:
             )
         return problems
 
+    def _taken_names(self) -> list[str]:
+        """Return one message for each group of processes that has the name of a site; Apache knows each name once."""
+        names = {site["name"] for site in self._sites}
+        return [
+            f"{path} (line {line}) has a WSGIDaemonProcess {name}, which is the name of the processes of site '{name}' as well, and Apache"
+            f" knows each name once. {self._served(path)}Disable the file{self._disabling(path)}, or rename its processes."
+            for name, path, line in self.configuration.process_groups
+            if name in names and not self._is_gone(path)
+        ]
+
+    def _served(self, path: str) -> str:
+        """Return a sentence about the applications that a file serves, for a message."""
+        scripts = sorted({script for host in self.configuration.hosts if host.path == path for script in host.scripts})
+        return f"The file serves {', '.join(scripts)}. " if scripts else ""
+
+    def _disabling(self, path: str) -> str:
+        """Return the command that disables a file, in brackets, if it is a site's or a piece of configuration."""
+        directory, name = os.path.split(path)
+        command = {"sites-enabled": "a2dissite", "conf-enabled": "a2disconf"}.get(os.path.basename(directory))
+        return f" ({command} {name.rpartition('.conf')[0]})" if command else ""
+
     def _lost_tls(self) -> list[str]:
         """Return one message for each file that serves the application of a site over TLS, as certbot makes it, and would be disabled."""
         problems = []
         for site in self._sites:
             for host in self.configuration.hosts:
-                if site.get("tls") or not host.tls or host.site not in self.replaced or not set(site["replaces"]) & set(host.scripts):
+                # A file with the name of the site may be somebody else's.
+                foreign = set(site.get("replaces") or []) - ({site.get("wsgi_script")} if host.site == site["name"] else set())
+                if site.get("tls") or not host.tls or not self._is_gone(host.path) or not foreign & set(host.scripts):
                     continue
                 paths = ", ".join(f"{part}: {path}" for part, path in host.tls.items())
                 problems.append(
