@@ -300,6 +300,41 @@ options:
             description: Directory whose sites and modules are read, such as C(/etc/apache2).
             type: path
             default: /etc/apache2
+      earlier_installations:
+        description:
+          - Installations of Graphite in the layout of its source, with C(conf), C(storage) and C(webapp). The last one that is there is
+            returned in RV(earlier_installation).
+        type: list
+        elements: dict
+        default: []
+        version_added: 2.1.0
+        suboptions:
+          directory:
+            description: The directory.
+            type: path
+            required: true
+          variable:
+            description: Variable that decides, for the message.
+            type: str
+            required: true
+          policy:
+            description: Whether an installation is a problem (V(refuse)), or what keeps it from being adopted is (V(adopt)).
+            type: str
+            choices: [refuse, adopt]
+            required: true
+          unless_exists:
+            description: Files of which one shows that somebody has decided already, so that nothing is a problem.
+            type: list
+            elements: path
+            default: []
+          whisper_directory:
+            description: Directory of the whisper files that carbon is to use.
+            type: path
+            required: true
+          database:
+            description: Path of the SQLite file that graphite-web is to use; empty for a database server.
+            type: str
+            default: ""
       problems:
         description: Messages of other modules that looked at the host for the component; returned with the others.
         type: list
@@ -512,6 +547,38 @@ apache:
       description: Group that Apache runs as, from C(envvars).
       type: str
       sample: www-data
+earlier_installation:
+  description: The installation of O(components[].earlier_installations); null if there is none.
+  returned: success
+  type: dict
+  version_added: 2.1.0
+  contains:
+    directory:
+      description: The directory.
+      type: str
+      sample: /opt/graphite
+    series:
+      description: Number of whisper files that carbon is not going to use, as a text; empty if there are none.
+      type: str
+      sample: "1204"
+    database:
+      description: Path of its SQLite database; empty without one.
+      type: str
+      sample: /opt/graphite/storage/graphite.db
+    other_database:
+      description: Engine, name, host and port of its database server; empty without one.
+      type: str
+      sample: ""
+    files:
+      description: Its configuration files.
+      type: list
+      elements: str
+      sample: [/opt/graphite/conf/carbon.conf]
+    sites:
+      description: Files of Apache that serve it.
+      type: list
+      elements: str
+      sample: [/etc/apache2/sites-enabled/graphite.conf]
 manual_processes:
   description: Ids of the processes to replace, by component.
   returned: success
@@ -620,6 +687,14 @@ COMPONENT = {
             "directory": {"type": "path", "default": apache.ROOT},
         },
     },
+    "earlier_installations": _list_of(
+        directory=PATH,
+        variable=TEXT,
+        policy={"type": "str", "choices": ["refuse", "adopt"], "required": True},
+        unless_exists={"type": "list", "elements": "path", "default": []},
+        whisper_directory=PATH,
+        database={"type": "str", "default": ""},
+    ),
     "problems": TEXTS,
     "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS, if_exists={"type": "path"}),
 }
@@ -650,6 +725,7 @@ def main() -> None:
         unverified=examination.unverified,
         python_versions=examination.python_versions,
         apache=examination.apache,
+        earlier_installation=examination.earlier_installation,
         manual_processes=examination.manual_processes,
         missing_users=requirements.missing_users(users),
         missing_groups=requirements.missing_groups(users),

@@ -26,6 +26,7 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     is_outside,
     is_private,
     network_problems,
+    plain_path_problem,
     port_problem,
     url_prefix,
 )
@@ -261,6 +262,13 @@ class Inventory:
             "leaving": boolean(self.own(host, "carbon_store_leaving") or False, strict=False),
         }
 
+    def whisper_directory(self, host: str) -> Any:
+        """Return the directory of a host's series, which stay where an earlier installation has them."""
+        earlier = self.own(host, "stack_adopt")
+        if earlier and self.own(host, "carbon_cache_whisper_directory") is None:
+            return f"{earlier}/storage/whisper"
+        return self.value(host, "carbon_cache_whisper_directory")
+
     def has_tls(self, host: str) -> bool:
         """Tell whether points go from host to host over TLS."""
         return boolean(self.own(host, "stack_tls") or False, strict=False)
@@ -367,7 +375,7 @@ class HostView:
 
     def problems(self) -> list[str]:
         """Return one message for each contradiction between components: which variable of which host, and what to write."""
-        checks: list[Callable[[], list[str]]] = [self._port_problems]
+        checks: list[Callable[[], list[str]]] = [self._port_problems, self._adoption_problems]
         # A host without groups could run the Go servers, and need not.
         checks += [
             partial(self.target_problems, component)
@@ -651,7 +659,7 @@ class HostView:
             "instances": instances,
             # As the host itself asks its caches.
             "carbonlink_hosts": carbonlink_hosts(instances, connect_address(bind)),
-            "whisper_directory": self._value(host, "carbon_cache_whisper_directory"),
+            "whisper_directory": self._inventory.whisper_directory(host),
             # Carbon drops what is not on the list, also what is sent to check it.
             "uses_whitelist": boolean(self._carbon_setting(host, "USE_WHITELIST", False), strict=False),
             "storage_aggregations": self._storage_aggregations(host),
@@ -1315,6 +1323,16 @@ class HostView:
         return [
             f"graphite_web_tls of {self._host} is self_signed, and carbon on {', '.join(without)} tells graphite-web of tags without that"
             " certificate. Give one of an authority, or copy it there and set carbon_cache_tags_authority to its path."
+        ]
+
+    def _adoption_problems(self) -> list[str]:
+        """Return a message if what is to be adopted is no directory."""
+        value = self._own("stack_adopt")
+        if value is None or value == "" or (str(value).startswith("/") and plain_path_problem("stack_adopt", value) is None):
+            return []
+        return [
+            f"stack_adopt of {self._host} is '{value}'; give the absolute path of the earlier installation, such as /opt/graphite, or an"
+            " empty text to leave one alone."
         ]
 
     def _wire_problems(self) -> list[str]:

@@ -20,6 +20,7 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
     apache,
     apt,
     directories,
+    earlier,
     imports,
     manual_processes,
     time_zones,
@@ -47,7 +48,7 @@ class Examination:
 
     ``problems`` and ``warnings`` are messages. ``missing`` are packages by component, ``manual_processes`` are ids of processes by
     component, ``unverified`` are the imports that cannot be tried yet, each with its component, ``python_versions`` are versions by
-    interpreter, ``apache`` is what :func:`apache.describe` returns.
+    interpreter, ``apache`` is what :func:`apache.describe` returns, ``earlier_installation`` what :func:`earlier.describe` does.
     """
 
     def __init__(self, components: list[dict], lock_timeout: float) -> None:
@@ -61,6 +62,7 @@ class Examination:
         self.manual_processes: dict[str, list[int]] = {component["component"]: [] for component in components}
         self.python_versions: dict[str, str] = {}
         self.apache: dict | None = None
+        self.earlier_installation: dict | None = None
         self._states: dict[str, str] = {}
 
     def examine(self) -> None:
@@ -78,6 +80,7 @@ class Examination:
         sockets = read_sockets()
         self._examine_sockets(sockets)
         self._examine_apache(sockets)
+        self._examine_earlier_installations()
         for component in self._components:
             for entry in component["directories"]:
                 self.problems += directories.directory_problems(entry["variable"], entry["path"], entry["user"])
@@ -194,6 +197,16 @@ class Examination:
                 )
                 self.problems += self.apache["problems"]
                 self.warnings += self.apache["shadows"]
+
+    def _examine_earlier_installations(self) -> None:
+        for wanted in (entry for component in self._components for entry in component["earlier_installations"]):
+            if not os.path.isdir(wanted["directory"]) or _any_exists(wanted["unless_exists"]):
+                continue
+            self.earlier_installation = earlier.describe(wanted["directory"], wanted["whisper_directory"])
+            if wanted["policy"] == "refuse":
+                self.problems += earlier.problems(self.earlier_installation, wanted["variable"])
+            else:
+                self.problems += earlier.adoption_problems(self.earlier_installation, wanted["variable"], wanted["database"])
 
     def _examine_sockets(self, sockets: list[Socket]) -> None:
         for component in self._components:
