@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: metricstack maintainers
+"""Each example runs as it is, a second run changes nothing, and a metric comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES, SCENARIO = ROOT / "examples", Path(__file__).resolve().parents[1]
+ROW = os.environ["MOLECULE_HOST"]
+SUBNET = "192.0.2.0/24"
+
+
+def run(*command, **variables):
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+        "ANSIBLE_ROLES_PATH": str(SCENARIO / "stand_ins"),
+        "ANSIBLE_FORCE_COLOR": "0",
+        **variables,
+    }
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def in_host(name, *command):
+    return run("docker", "exec", f"{ROW}-{name}", *command)
+
+
+def page(name, path):
+    """Ask the Apache of the host by a name."""
+    ask = "import sys, urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], headers={'Host': sys.argv[2]})).read())"
+    return in_host("metrics", "python3", "-c", ask, f"http://127.0.0.1{path}", name)
+
+
+@contextmanager
+def hosts(**addresses):
+    """Have hosts with these names and addresses, at which they reach each other."""
+    names = [f"{ROW}-{name}" for name in addresses]
+    by_name = {f"{ROW}-{name}": address for name, address in addresses.items()}
+    # The shared playbook names the host it is about item.
+    address = "{{ " + json.dumps(by_name) + "[item] }}"
+    subprocess.run(["docker", "network", "rm", ROW], capture_output=True, check=False)  # of a run that was ended
+    try:
+        subprocess.run(["docker", "network", "create", f"--subnet={SUBNET}", ROW], capture_output=True, check=True)
+        variables = {"shared_hosts": names, "shared_options": [f"--network={ROW}", f"--ip={address}"]}
+        run("ansible-playbook", "-i", "localhost,", "molecule/shared/create.yml", "-e", json.dumps(variables))
+        yield
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", *names], capture_output=True, check=False)
+        subprocess.run(["docker", "network", "rm", ROW], capture_output=True, check=False)
+
+
+def run_example(name, **variables):
+    """Run the playbook of an example twice, and the playbook that tests the whole way of a metric."""
+    inventory = ["-i", str(EXAMPLES / name / "hosts.yml"), "-i", str(SCENARIO / "connection")]
+    playbook = str(EXAMPLES / name / "site.yml")
+    run("ansible-playbook", *inventory, playbook, **variables)
+    again = run("ansible-playbook", *inventory, playbook, "--diff", **variables)
+    assert set(re.findall(r"changed=(\d+)", again)) == {"0"}, again
+    run("ansible-playbook", *inventory, "metricstack.graphite.verify")
+
+
+@pytest.mark.parametrize("example", ["one_host", "postgresql", "tls", "behind_nginx"])
+def test_an_example_with_one_host(example):
+    with hosts(metrics="192.0.2.10"):
+        run_example(example)
+
+
+def test_the_split_stack():
+    with hosts(collector="192.0.2.11", store="192.0.2.12", front="192.0.2.13"):
+        run_example("split")
+
+
+def test_the_cluster():
+    with hosts(relay="192.0.2.21", store1="192.0.2.31", store2="192.0.2.32", store3="192.0.2.33", front="192.0.2.41"):
+        run_example("cluster")
+
+
+def test_beside_roles_of_galaxy_which_stand_ins_are_in_the_place_of():
+    with hosts(metrics="192.0.2.10"):
+        run_example("beside_geerlingguy")
+        assert "Apache2 Debian Default Page" in page("www.example.org", "/")
+        assert "1." in page("graphite.example.org", "/version/")
+        count = ["psql", "-Atc", "SELECT count(*) FROM auth_user", "graphite"]
+        assert int(in_host("metrics", "runuser", "-u", "postgres", "--", *count)) > 0
+
+
+def test_beside_roles_of_debops(tmp_path):
+    requirements = EXAMPLES / "beside_debops" / "requirements.txt"
+    run("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), "--requirement", str(requirements))
+    collections = f"{ROOT}/.ansible/collections:{tmp_path}/debops/_data/ansible/collections"
+    with hosts(metrics="192.0.2.10"):
+        run_example("beside_debops", ANSIBLE_COLLECTIONS_PATH=collections, ANSIBLE_INJECT_FACT_VARS="true")
+        assert "1." in page("graphite.example.org", "/version/")
+        assert in_host("metrics", "ls", "/etc/apache2/sites-enabled").split() == ["000-default.conf", "graphite.conf"]
