@@ -27,13 +27,20 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import callback_loader, init_plugin_loader
 from ansible.release import __version__ as ansible_version
-from ansible.template import Templar, trust_as_template
+from ansible.template import Templar
 
 ROOT = Path(__file__).resolve().parents[2]
 # As ansible's own commands do, before anything of the collection is imported: its filters can then be used in templates.
 init_plugin_loader([str(ROOT / ".ansible" / "collections")])
 
 from ansible_collections.metricstack.graphite.plugins.module_utils._statsd.management import Management, ManagementError  # noqa: E402
+
+try:
+    from ansible.template import trust_as_template
+
+    TRUSTED: dict[str, bool] = {"trusted_as_template": True}
+except ImportError:  # before ansible-core 2.19, every text is a template
+    trust_as_template, TRUSTED = str, {}
 
 SIMULATED_NODE_23 = "delete require('util').log;"
 
@@ -86,7 +93,7 @@ def run_by_ansible(ansible_command):
 
     def run(module: str, /, *flags: str, **arguments: object) -> tuple[dict, str]:
         command = ["ansible", "localhost", "--diff", *flags, "-m", f"metricstack.graphite.{module}", "-a", json.dumps(arguments)]
-        _status, output = ansible_command(*command, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+        _status, output = ansible_command(*command, ANSIBLE_CALLBACK_RESULT_FORMAT="json", ANSIBLE_INJECT_INVOCATION="true")
         diff, arrow, answer = output.partition(" => ")
         assert arrow, output
         return {**json.loads(answer), "shown_diff": diff}, output
@@ -158,7 +165,7 @@ class RoleValidation:
             self._variables |= self._load(role, "defaults/main.yml") | self._load(role, "vars/main.yml")
 
     def _load(self, role: str, path: str):
-        return self._loader.load_from_file(str(ROOT / "roles" / role / path), trusted_as_template=True) or {}
+        return self._loader.load_from_file(str(ROOT / "roles" / role / path), **TRUSTED) or {}
 
     def _templar(self, role: str, variables: dict) -> Templar:
         return Templar(loader=self._loader, variables={**self._variables, "role_path": str(ROOT / "roles" / role), **variables})
@@ -190,7 +197,9 @@ class RoleValidation:
             local = self._templar(role, {**variables, **task.get("vars", {})})
             conditions = task["ansible.builtin.assert"]["that"]
             for condition in conditions if isinstance(conditions, list) else [conditions]:
-                if not local.evaluate_conditional(condition):
+                holds = local.template(trust_as_template(f"{{{{ ({condition}) }}}}"))
+                assert isinstance(holds, bool), f"{condition} gives {holds!r}, which newer releases of ansible-core refuse"
+                if not holds:
                     return [local.template(task["ansible.builtin.assert"]["fail_msg"])]
         return []
 

@@ -17,6 +17,7 @@ from ansible.template import Templar
 from ansible_collections.metricstack.graphite.plugins.filter.stack import stack_problems, stack_topology
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import StorageRules
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._roles.statsd import statsd_series
+from conftest import TRUSTED
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
@@ -128,7 +129,7 @@ def test_uninstall_knows_every_owner_of_packages_that_the_playbooks_install():
 @pytest.mark.parametrize(("playbook", "variable"), [("verify", "__verify_directory"), ("go_benchmark", "__benchmark_directory")])
 def test_artifacts_are_written_where_ansible_was_started(playbook, variable, monkeypatch, tmp_path):
     loader = DataLoader()
-    play = loader.load_from_file(str(ROOT / "playbooks" / f"{playbook}.yml"), trusted_as_template=True)[-1]
+    play = loader.load_from_file(str(ROOT / "playbooks" / f"{playbook}.yml"), **TRUSTED)[-1]
     monkeypatch.chdir(tmp_path)
     # As in a service or in cron, or as a program leaves it that starts another one in another directory.
     for environment in ({}, {"PWD": "/nonexistent"}):
