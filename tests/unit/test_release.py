@@ -20,14 +20,28 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSION = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
 
 
+def git(checkout: Path, *arguments: str) -> None:
+    identity = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    subprocess.run(["git", "-C", checkout, *arguments], check=True, capture_output=True, env={**os.environ, **identity})
+
+
 @pytest.fixture
 def checkout(tmp_path):
-    """Return a small collection of the same name and version, whose changelog is complete."""
+    """Return a small collection of the same name and version, whose changelog is complete, without a commit."""
+    directory = tmp_path / "checkout"
     for name in ("galaxy.yml", "CHANGELOG.rst", "README.md", "LICENSE", "script/release", "meta/runtime.yml"):
-        (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / "checkout" / name)
-    (tmp_path / "checkout" / "changelogs" / "fragments").mkdir(parents=True)
-    return tmp_path / "checkout"
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, directory / name)
+    (directory / "changelogs" / "fragments").mkdir(parents=True)
+    (directory / "changelogs" / "fragments" / ".gitkeep").touch()
+    git(directory, "init")
+    return directory
+
+
+def tag(checkout: Path, version: str) -> None:
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--message", "Release")
+    git(checkout, "tag", version)
 
 
 @pytest.fixture
@@ -69,16 +83,18 @@ def galaxy_stand_in():
         server.shutdown()
 
 
-def test_a_complete_release_is_built_and_without_a_token_not_published(release, tmp_path, galaxy_stand_in):
+def test_a_complete_release_is_built_and_without_a_token_not_published(release, checkout, tmp_path, galaxy_stand_in):
     address, received = galaxy_stand_in
+    tag(checkout, VERSION)
     result = release(VERSION, ANSIBLE_GALAXY_SERVER=address)
     assert (result.returncode, received) == (0, []), result.stderr
     assert "nothing is published" in result.stdout
     assert [path.name for path in (tmp_path / "dist").iterdir()] == [f"metricstack-graphite-{VERSION}.tar.gz"]
 
 
-def test_a_release_is_published_with_the_token(release, tmp_path, galaxy_stand_in):
+def test_a_release_is_published_with_the_token(release, checkout, tmp_path, galaxy_stand_in):
     address, received = galaxy_stand_in
+    tag(checkout, VERSION)
     result = release(VERSION, ANSIBLE_GALAXY_SERVER=address, GALAXY_TOKEN="secret-of-the-repository")
     assert result.returncode == 0, result.stderr
     assert "secret-of-the-repository" not in result.stdout + result.stderr
@@ -89,16 +105,27 @@ def test_a_release_is_published_with_the_token(release, tmp_path, galaxy_stand_i
 
 
 @pytest.mark.parametrize(
-    ("tag", "damage", "message"),
+    ("version", "damage", "message"),
     [
-        ("99.0.0", lambda _checkout: None, f"galaxy.yml has version {VERSION}, and not 99.0.0"),
-        (VERSION, lambda checkout: (checkout / "changelogs/fragments/new.yml").touch(), "The changelog lacks changelogs/fragments/new.yml"),
-        (VERSION, lambda checkout: (checkout / "CHANGELOG.rst").write_text("v1.0.0\n======\n"), "newest version in CHANGELOG.rst is 1.0.0"),
+        ("99.0.0", {}, f"galaxy.yml has version {VERSION}, and not 99.0.0"),
+        (VERSION, {"changelogs/fragments/new.yml": ""}, "The changelog lacks changelogs/fragments/new.yml"),
+        (VERSION, {"CHANGELOG.rst": "v1.0.0\n======\n"}, "newest version in CHANGELOG.rst is 1.0.0"),
     ],
     ids=["another version", "unreleased changes", "no entry in the changelog"],
 )
-def test_what_contradicts_the_tag_ends_the_release(release, checkout, tmp_path, tag, damage, message):
-    damage(checkout)
-    result = release(tag)
+def test_what_contradicts_the_tag_ends_the_release(release, checkout, tmp_path, version, damage, message):
+    for name, content in damage.items():
+        (checkout / name).write_text(content)
+    tag(checkout, version)
+    result = release(version)
     assert (result.returncode, list((tmp_path / "dist").iterdir())) == (1, [])
     assert message in result.stderr
+
+
+def test_nothing_but_the_tagged_commit_is_released(release, checkout, tmp_path):
+    tag(checkout, "1.0.0")
+    assert f"The commit lacks the tag {VERSION}" in release(VERSION).stderr
+    git(checkout, "tag", VERSION)
+    (checkout / "README.md").write_text("Something else\n")
+    assert "differs from the tag:  M README.md" in release(VERSION).stderr
+    assert list((tmp_path / "dist").iterdir()) == []
