@@ -46,6 +46,25 @@ while sent < points:
 connection.shutdown(socket.SHUT_WR)
 connection.recv(1)
 """
+# One connection that stays, as that of another relay; what cannot be written to it is written to the next one. What is written is sent
+# at once, so that an error leaves nothing of it in the sender's kernel.
+RELAYED = """
+import socket, sys, time
+name, (rate, series, begin, points) = sys.argv[1], map(int, sys.argv[2:])
+connection, start = None, time.monotonic()
+for number in range(points):
+    time.sleep(max(0, start + number / rate - time.monotonic()))
+    line = f"{name}.{number % series} 1 {begin + number // series * 10}" + chr(10)
+    while line:
+        try:
+            connection = connection or socket.create_connection(("127.0.0.1", 2003), timeout=30)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(line.encode())
+            line = ""
+        except OSError:
+            connection = None
+            time.sleep(0.05)
+"""
 STORED = """
 import glob, sys, time, whisper
 directory, begin = sys.argv[1], int(sys.argv[2])
@@ -148,6 +167,15 @@ def test_restarts_of_carbon_lose_nothing(host, run_python, now, all_stored):
     assert host.run(f"systemd-run --collect --unit restarts sh -c '{restarts}'").rc == 0
     run_python(STREAM, f"stats.busy{now}", "2000", "200", str(begin), "30000")
     all_stored(f"stats.busy{now}", begin, 30000)
+
+
+def test_restarts_of_the_relay_lose_nothing_of_another_relay(host, run_python, now, all_stored):
+    begin = now // 10 * 10 - 7200
+    restarts = "for number in 1 2 3 4; do sleep 2; systemctl restart carbon-relay; done"
+    assert host.run(f"systemd-run --collect --unit restarts sh -c '{restarts}'").rc == 0
+    run_python(RELAYED, f"stats.relayed{now}", "300", "10", str(begin), "7000")
+    all_stored(f"stats.relayed{now}", begin, 7000)
+    assert host.run("systemctl is-active restarts").stdout.strip() == "inactive"
 
 
 def test_a_reload_keeps_what_waits_and_what_arrives(host, run_python, now, all_stored, wait_until, carbon_stopped, another_configuration):
