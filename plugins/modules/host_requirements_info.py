@@ -310,7 +310,7 @@ options:
         version_added: 2.1.0
         suboptions:
           directory:
-            description: The directory.
+            description: Where the installation would be, such as C(/opt/graphite).
             type: path
             required: true
           variable:
@@ -554,7 +554,7 @@ earlier_installation:
   version_added: 2.1.0
   contains:
     directory:
-      description: The directory.
+      description: Where the installation is.
       type: str
       sample: /opt/graphite
     series:
