@@ -45,9 +45,13 @@ ANSIBLES_PAGES = {
 
 
 def adapt(app, page, source):
-    """Lead links to README.md to the first page, show its picture without the forge, and leave out the contents that the theme shows."""
+    """Lead links to README.md to the first page and those to examples to the forge, show the picture without the forge, and leave out the
+    contents that the theme shows.
+    """
     if page == "index":
         source[0] = (Path(app.srcdir) / "README.md").read_text().replace(f"]({REPOSITORY}/raw/main/", "](") + source[0]
+    if page == "examples/README":
+        source[0] = re.sub(r"\]\((\w+)/\)", rf"]({REPOSITORY}/tree/main/examples/\1)", source[0])
     if page.startswith("collections/"):
         source[0] = re.sub(r"(?m)^\.\. contents::\n(?:   .*\n)*", "", source[0])
     else:

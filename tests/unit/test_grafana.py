@@ -14,6 +14,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pages
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
@@ -25,6 +26,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = "docs/grafana.md"
 SHIPPED = yaml.safe_load((ROOT / "playbooks" / "vars" / "dashboards.yml").read_text())["dashboards_shipped"]
 TOKEN = "a-token-of-twenty-characters"
 GUEST = {"name": "grafana", "token": TOKEN, "areas": ["read"]}
@@ -244,13 +246,12 @@ def grafana():
 def test_the_playbooks_of_the_page_tell_grafana(grafana, tmp_path):
     """There is no Grafana here: a stand-in takes what would be sent to it, and nothing is restarted."""
     (tmp_path / "hosts.yml").write_text(json.dumps(INVENTORY))
-    for name, text in re.findall(r"```yaml\n# (\w+\.yml)\n(.*?)```", (ROOT / "docs" / "grafana.md").read_text(), re.DOTALL):
-        plays = yaml.safe_load(text)
-        for play in plays if name == "provisioning.yml" else []:
-            del play["handlers"]
-            for task in play["tasks"]:
-                task.pop("notify", None)
-        (tmp_path / name).write_text(json.dumps(plays))
+    (provisioning,) = pages.variables(PAGE, "provisioning.yml")
+    del provisioning["handlers"]
+    for task in provisioning["tasks"]:
+        task.pop("notify", None)
+    (tmp_path / "provisioning.yml").write_text(json.dumps([provisioning]))
+    (tmp_path / "grafana.yml").write_text(pages.block(PAGE, "grafana.yml").text)
     for name in ("datasources", "dashboards"):
         (tmp_path / "etc" / name).mkdir(parents=True)
     given = {
@@ -265,11 +266,12 @@ def test_the_playbooks_of_the_page_tell_grafana(grafana, tmp_path):
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
     }
-    playbooks = ["metricstack.graphite.grafana_dashboards", "grafana.yml", "provisioning.yml"]
-    command = ["ansible-playbook", "-i", "hosts.yml", "--diff", "-vvv", "-e", json.dumps(given), *playbooks]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert TOKEN not in result.stdout + result.stderr
+    (tmp_path / "given.yml").write_text(json.dumps(given))
+    for _host, command in pages.commands(pages.block(PAGE, "add").text + pages.block(PAGE, "provision").text):
+        text = re.sub(r"-e grafana_address=\S+", "", command).replace("-i hosts.yml", "-i hosts.yml -e @given.yml --diff -vvv")
+        result = subprocess.run(["bash", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert TOKEN not in result.stdout + result.stderr
 
     titles = ["Carbon health", "Go runtime", "StatsD health"]
     files = sorted((tmp_path / "grafana_dashboards").iterdir())

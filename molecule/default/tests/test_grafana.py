@@ -14,10 +14,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, urlencode
 
+import pages
 import pytest
 import yaml
 from conftest import ROOT, values
 
+PAGE = "docs/grafana.md"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 PROXY = {
     "Accept": "application/json, text/plain, */*",
@@ -218,3 +220,22 @@ def test_no_function_that_the_query_editor_adds_is_refused(compare, asked, http_
     different, answered = compare([ask(target.replace("'now'", "'23:59_20361231'"), headers={}) for target in sorted(targets)])
     assert different == {}
     assert answered > 100
+
+
+def test_the_commands_of_the_page_let_grafana_in_and_post_an_event(
+    documented, environment, http_get, playbook, monkeypatch, address, site_port
+):
+    tokens = {name: f"{name}-token-of-this-test" for name in ("grafana", "deployments")}
+    variables = {**pages.variables(PAGE, "token"), "vault_grafana_token": tokens["grafana"]}
+    variables["graphite_web_access_without_login"].append({"name": "deployments", "token": tokens["deployments"], "areas": ["events"]})
+    try:
+        documented(PAGE, "let-in", variables=variables)
+        bearer = {"Authorization": f"Bearer {tokens['grafana']}"}
+        assert [http_get("/events/get_data?from=-1h", headers)[0] for headers in ({}, PROXY, {**PROXY, **bearer})] == [401, 401, 200]
+        monkeypatch.setitem(environment, "TOKEN", tokens["deployments"])
+        site = f"http://{address()}:{site_port}/events/"
+        documented(PAGE, "event", instead={"https://graphite.example.org/events/": f"--header 'Host: localhost' {site}"})
+        events = json.loads(http_get("/events/get_data?tags=deployment&from=-1h", bearer)[2])
+        assert "Release 1.2" in [event["what"] for event in events]
+    finally:
+        assert playbook("graphite_web.yml")[0] == 0

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import json
+import re
 from urllib.parse import urlencode
 
+import pages
 import pytest
 
 OLD = "stats.gauges.billing.open"
@@ -46,6 +48,11 @@ def test_nothing_of_the_old_installation_is_gone(host):
     assert "/opt/graphite/bin" in host.run("cat /etc/systemd/system/carbon-cache.service.*~").stdout
     assert host.run("pgrep --full '[/]opt/graphite/bin'").rc == 1
     assert host.file("/opt/graphite/storage/graphite.db").user == "www-data"
+
+
+def test_the_commands_of_the_page_have_nothing_left_to_do(documented):
+    variables = pages.variables("docs/migrate.md", "adopt")
+    assert re.findall(r"changed=(\d+)", documented("docs/migrate.md", "site", variables=variables)) == ["0", "0"]
 
 
 def test_without_the_variable_what_would_be_left_behind_is_named_before_the_first_change(host, playbook):
