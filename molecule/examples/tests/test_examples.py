@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES, SCENARIO = ROOT / "examples", Path(__file__).resolve().parents[1]
 ROW = os.environ["MOLECULE_HOST"]
-SUBNET = "192.0.2.0/24"
+# Those of the examples may be in use where the tests run.
+DOCUMENTED, NETWORK = "192.0.2.", "10.213.179."
 
 
 def run(*command, **variables):
@@ -45,14 +46,14 @@ def page(name, path):
 
 @contextmanager
 def hosts(**addresses):
-    """Have hosts with these names and addresses, at which they reach each other."""
+    """Have hosts with these names and last numbers of addresses, at which they reach each other."""
     names = [f"{ROW}-{name}" for name in addresses]
-    by_name = {f"{ROW}-{name}": address for name, address in addresses.items()}
+    by_name = {f"{ROW}-{name}": f"{NETWORK}{number}" for name, number in addresses.items()}
     # The shared playbook names the host it is about item.
     address = "{{ " + json.dumps(by_name) + "[item] }}"
     subprocess.run(["docker", "network", "rm", ROW], capture_output=True, check=False)  # of a run that was ended
     try:
-        subprocess.run(["docker", "network", "create", f"--subnet={SUBNET}", ROW], capture_output=True, check=True)
+        subprocess.run(["docker", "network", "create", f"--subnet={NETWORK}0/24", ROW], capture_output=True, check=True)
         variables = {"shared_hosts": names, "shared_options": [f"--network={ROW}", f"--ip={address}"]}
         run("ansible-playbook", "-i", "localhost,", "molecule/shared/create.yml", "-e", json.dumps(variables))
         yield
@@ -61,10 +62,22 @@ def hosts(**addresses):
         subprocess.run(["docker", "network", "rm", ROW], capture_output=True, check=False)
 
 
-def run_example(name, **variables):
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """Return a directory with the examples at the addresses of the hosts."""
+    directory = tmp_path_factory.mktemp("examples")
+    for path in EXAMPLES.rglob("*"):
+        if path.is_file():
+            (directory / path.relative_to(EXAMPLES)).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path.relative_to(EXAMPLES)).write_text(path.read_text().replace(DOCUMENTED, NETWORK))
+    return directory
+
+
+def run_example(directory, **variables):
     """Run the playbook of an example twice, and the playbook that tests the whole way of a metric."""
-    inventory = ["-i", str(EXAMPLES / name / "hosts.yml"), "-i", str(SCENARIO / "connection")]
-    playbook = str(EXAMPLES / name / "site.yml")
+    passwords = {f"vault_graphite_{what}_password": f"{what} of the tests" for what in ("admin", "database")}
+    inventory = ["-i", str(directory / "hosts.yml"), "-i", str(SCENARIO / "connection"), "-e", json.dumps(passwords)]
+    playbook = str(directory / "site.yml")
     run("ansible-playbook", *inventory, playbook, **variables)
     again = run("ansible-playbook", *inventory, playbook, "--diff", **variables)
     assert set(re.findall(r"changed=(\d+)", again)) == {"0"}, again
@@ -72,35 +85,35 @@ def run_example(name, **variables):
 
 
 @pytest.mark.parametrize("example", ["one_host", "postgresql", "tls", "behind_nginx"])
-def test_an_example_with_one_host(example):
-    with hosts(metrics="192.0.2.10"):
-        run_example(example)
+def test_an_example_with_one_host(examples, example):
+    with hosts(metrics=10):
+        run_example(examples / example)
 
 
-def test_the_split_stack():
-    with hosts(collector="192.0.2.11", store="192.0.2.12", front="192.0.2.13"):
-        run_example("split")
+def test_the_split_stack(examples):
+    with hosts(collector=11, store=12, front=13):
+        run_example(examples / "split")
 
 
-def test_the_cluster():
-    with hosts(relay="192.0.2.21", store1="192.0.2.31", store2="192.0.2.32", store3="192.0.2.33", front="192.0.2.41"):
-        run_example("cluster")
+def test_the_cluster(examples):
+    with hosts(relay=21, store1=31, store2=32, store3=33, front=41):
+        run_example(examples / "cluster")
 
 
-def test_beside_roles_of_galaxy_which_stand_ins_are_in_the_place_of():
-    with hosts(metrics="192.0.2.10"):
-        run_example("beside_geerlingguy")
+def test_beside_roles_of_galaxy_which_stand_ins_are_in_the_place_of(examples):
+    with hosts(metrics=10):
+        run_example(examples / "beside_geerlingguy")
         assert "Apache2 Debian Default Page" in page("www.example.org", "/")
         assert "1." in page("graphite.example.org", "/version/")
         count = ["psql", "-Atc", "SELECT count(*) FROM auth_user", "graphite"]
         assert int(in_host("metrics", "runuser", "-u", "postgres", "--", *count)) > 0
 
 
-def test_beside_roles_of_debops(tmp_path):
+def test_beside_roles_of_debops(examples, tmp_path):
     requirements = EXAMPLES / "beside_debops" / "requirements.txt"
     run("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), "--requirement", str(requirements))
     collections = f"{ROOT}/.ansible/collections:{tmp_path}/debops/_data/ansible/collections"
-    with hosts(metrics="192.0.2.10"):
-        run_example("beside_debops", ANSIBLE_COLLECTIONS_PATH=collections, ANSIBLE_INJECT_FACT_VARS="true")
+    with hosts(metrics=10):
+        run_example(examples / "beside_debops", ANSIBLE_COLLECTIONS_PATH=collections, ANSIBLE_INJECT_FACT_VARS="true")
         assert "1." in page("graphite.example.org", "/version/")
         assert in_host("metrics", "ls", "/etc/apache2/sites-enabled").split() == ["000-default.conf", "graphite.conf"]
