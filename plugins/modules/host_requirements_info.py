@@ -332,9 +332,13 @@ options:
             type: path
             required: true
           database:
-            description: Path of the SQLite file that graphite-web is to use; empty for a database server.
+            description:
+              - Path of the SQLite file that graphite-web is to use; empty for a database server. Nothing about databases is examined if
+                left out, as on a host without graphite-web.
             type: str
-            default: ""
+          marker:
+            description: File in which M(metricstack.graphite.sqlite_copy) says what it has copied.
+            type: path
       problems:
         description: Messages of other modules that looked at the host for the component; returned with the others.
         type: list
@@ -548,7 +552,7 @@ apache:
       type: str
       sample: www-data
 earlier_installation:
-  description: The installation of O(components[].earlier_installations); null if there is none.
+  description: The installation of O(components[].earlier_installations); null if there is none, or its database has been copied.
   returned: success
   type: dict
   version_added: 2.1.0
@@ -693,7 +697,8 @@ COMPONENT = {
         policy={"type": "str", "choices": ["refuse", "adopt"], "required": True},
         unless_exists={"type": "list", "elements": "path", "default": []},
         whisper_directory=PATH,
-        database={"type": "str", "default": ""},
+        database={"type": "str"},
+        marker={"type": "path"},
     ),
     "problems": TEXTS,
     "conditional_problems": _list_of(problem=TEXT, unless_exists=REQUIRED_PATHS, if_exists={"type": "path"}),

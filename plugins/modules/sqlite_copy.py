@@ -12,8 +12,8 @@ version_added: 2.1.0
 description:
   - Copies an SQLite database, which others may read and write meanwhile, to a file that does not exist yet. The copy is examined for damage
     before it gets its name. The database that is copied stays as it is.
-  - Beside the copy is a file with C(.adopted) at the end of its name, by which later runs know that there is nothing left to copy, whatever
-    the copy has become.
+  - The file O(marker) says then what has been copied, by which later runs know that there is nothing left to copy, whatever the copy has
+    become and wherever it has gone.
 author:
   - metricstack maintainers (@metricstack)
 options:
@@ -29,6 +29,10 @@ options:
   owner:
     description: User and group that own the copy.
     type: str
+    required: true
+  marker:
+    description: Absolute path of the file that says what has been copied, in a directory in which root alone creates files.
+    type: path
     required: true
 attributes:
   check_mode:
@@ -47,12 +51,14 @@ EXAMPLES = r"""
     source: /opt/graphite/storage/graphite.db
     path: /var/lib/graphite/graphite.db
     owner: _graphite
+    marker: /etc/graphite/adopted
 
 - name: Copy the database of an application to a new place
   metricstack.graphite.sqlite_copy:
     source: /srv/old/application.db
     path: /srv/new/application.db
     owner: application
+    marker: /etc/application/adopted
 """
 
 RETURN = r"""
@@ -73,18 +79,18 @@ from ansible_collections.metricstack.graphite.plugins.module_utils._host import 
 
 
 def copy(module: AnsibleModule, source: str, path: str, owner: str) -> None:
+    os.umask(0o077)  # it has passwords
     incoming = f"{path}.incoming"
     try:
         remove(incoming)
         copy_database(source, incoming)
         refuse_damage(incoming)
-        with open(earlier.marker(path), "w", encoding="utf-8") as stream:
-            stream.write(f"{source}\n")
-        for made in (incoming, earlier.marker(path)):
-            module.set_owner_if_different(made, owner, False)
-            module.set_group_if_different(made, owner, False)
-            module.set_mode_if_different(made, "0640", False)
+        module.set_owner_if_different(incoming, owner, False)
+        module.set_group_if_different(incoming, owner, False)
+        module.set_mode_if_different(incoming, "0640", False)
         os.rename(incoming, path)
+        with open(module.params["marker"], "w", encoding="utf-8") as stream:
+            stream.write(f"{source}\n")
     finally:
         remove(incoming)
 
@@ -95,22 +101,23 @@ def main() -> None:
             "source": {"type": "path", "required": True},
             "path": {"type": "path", "required": True},
             "owner": {"type": "str", "required": True},
+            "marker": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
     source, path = module.params["source"], module.params["path"]
-    is_there = os.path.exists(path)
-    if is_there and not earlier.is_adopted(path) and not earlier.same_file(source, path):
+    is_copied = earlier.is_adopted(module.params["marker"], source) or earlier.same_file(source, path)
+    if not is_copied and os.path.exists(path):
         module.fail_json(msg=f"{path} exists already, so that {source} cannot be copied there. Move {path} away.")
-    if not is_there and not os.path.isfile(source):
+    if not is_copied and not os.path.isfile(source):
         module.fail_json(msg=f"{source} is no file. Name an SQLite database.")
-    if not is_there and not module.check_mode:
+    if not is_copied and not module.check_mode:
         try:
             copy(module, source, path, module.params["owner"])
         except (OSError, sqlite3.Error, RefusalError) as error:
             module.fail_json(msg=f"{source} could not be copied to {path}: {error}. Nothing was changed.")
     after = {"path": path, "content": f"that of {source}"}
-    module.exit_json(changed=not is_there, path=path, diff={"before": after if is_there else {}, "after": after})
+    module.exit_json(changed=not is_copied, path=path, diff={"before": after if is_copied else {}, "after": after})
 
 
 if __name__ == "__main__":

@@ -79,21 +79,29 @@ def problems(description: dict, variable: str) -> list[str]:
     ]
 
 
-def adoption_problems(description: dict, variable: str, database: str) -> list[str]:
-    """Return a message for each reason why the content of the earlier database cannot be adopted.
+def adoption_problems(description: dict, variable: str, database: str | None, marker: str) -> list[str]:
+    """Return a message for each reason why an installation cannot be adopted.
 
-    ``database`` is the path of the SQLite file that graphite-web is to use, empty for a server.
+    ``database`` is the path of the SQLite file that graphite-web is to use, empty for a server, and None on a host without graphite-web.
+    ``marker`` is the file that says what has been adopted already.
     """
-    directory = description["directory"]
+    directory, source = description["directory"], description["database"]
     if not os.path.isdir(os.path.join(directory, WHISPER)):
         return [f"{variable} is {directory}, in which there is no {WHISPER}. Name the directory that has it."]
+    if database is None or is_adopted(marker, source):
+        return []
     if description["other_database"] and database:
         return [
             f"{variable} is {directory}, whose graphite-web has its users and dashboards in {description['other_database']}. Describe that"
-            " database in graphite_web_database; it is used as it is."
+            " database in graphite_web_database, which can be one of PostgreSQL, or of MySQL with the distribution's packages; it is used"
+            " as it is."
         ]
-    source = description["database"]
-    if source and database and not same_file(source, database) and os.path.exists(database) and not is_adopted(database):
+    if source and not database:
+        return [
+            f"{variable} is {directory}, whose graphite-web has its users and dashboards in {source}, and graphite_web_database names a"
+            " server. Run without graphite_web_database first, and then with it: that run moves the content to the server."
+        ]
+    if source and not same_file(source, database) and os.path.exists(database):
         return [
             f"{variable} is {directory}, but {database} exists already, so that {source} would not be copied there. Move"
             f" {database} away, or name another file in graphite_web_database."
@@ -101,14 +109,13 @@ def adoption_problems(description: dict, variable: str, database: str) -> list[s
     return []
 
 
-def marker(database: str) -> str:
-    """Return the path of the file that says where the content of an SQLite file has been copied from."""
-    return f"{database}.adopted"
-
-
-def is_adopted(database: str) -> bool:
-    """Tell whether an SQLite file is a copy of another installation's."""
-    return os.path.exists(marker(database))
+def is_adopted(marker: str | None, source: str) -> bool:
+    """Tell whether a file says that the content of an SQLite file has been copied."""
+    try:
+        with open(marker or "", encoding="utf-8") as stream:
+            return stream.read() == f"{source}\n"
+    except OSError:
+        return False
 
 
 def same_file(one: str, other: str) -> bool:

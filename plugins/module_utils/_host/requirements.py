@@ -200,13 +200,14 @@ class Examination:
 
     def _examine_earlier_installations(self) -> None:
         for wanted in (entry for component in self._components for entry in component["earlier_installations"]):
-            if not os.path.isdir(wanted["directory"]) or _any_exists(wanted["unless_exists"]):
+            if _any_exists(wanted["unless_exists"]) or (wanted["policy"] == "refuse" and not os.path.isdir(wanted["directory"])):
                 continue
-            self.earlier_installation = earlier.describe(wanted["directory"], wanted["whisper_directory"])
+            found = earlier.describe(wanted["directory"], wanted["whisper_directory"])
             if wanted["policy"] == "refuse":
-                self.problems += earlier.problems(self.earlier_installation, wanted["variable"])
+                self.problems += earlier.problems(found, wanted["variable"])
             else:
-                self.problems += earlier.adoption_problems(self.earlier_installation, wanted["variable"], wanted["database"])
+                self.problems += earlier.adoption_problems(found, wanted["variable"], wanted["database"], wanted["marker"])
+            self.earlier_installation = None if earlier.is_adopted(wanted["marker"], found["database"]) else found
 
     def _examine_sockets(self, sockets: list[Socket]) -> None:
         for component in self._components:
