@@ -172,10 +172,16 @@ def test_restarts_of_carbon_lose_nothing(host, run_python, now, all_stored):
 def test_restarts_of_the_relay_lose_nothing_of_another_relay(host, run_python, now, all_stored):
     begin = now // 10 * 10 - 7200
     restarts = "for number in 1 2 3 4; do sleep 2; systemctl restart carbon-relay; done"
-    assert host.run(f"systemd-run --collect --unit restarts sh -c '{restarts}'").rc == 0
+    assert host.run(f"systemd-run --unit relay-restarts sh -ec '{restarts}'").rc == 0
     run_python(RELAYED, f"stats.relayed{now}", "300", "10", str(begin), "7000")
     all_stored(f"stats.relayed{now}", begin, 7000)
-    assert host.run("systemctl is-active restarts").stdout.strip() == "inactive"
+    stops = f"journalctl --unit carbon-relay --since @{now} --output cat --grep '^Stopped '"
+    assert len(host.check_output(stops).splitlines()) == 4
+
+
+def test_check_mode_foretells_a_stack_without_the_relay(playbook):
+    status, output = playbook("carbon.yml", {"carbon_relay_state": "absent"}, check=True)
+    assert status == 0, output
 
 
 def test_a_reload_keeps_what_waits_and_what_arrives(host, run_python, now, all_stored, wait_until, carbon_stopped, another_configuration):
