@@ -1380,6 +1380,15 @@ class HostView:
     def _plain_wires(self) -> list[str]:
         """Return one message for each way of points from this host to another one that has no TLS."""
         problems = []
+        if "graphite_web" in self.components and self._keeps("graphite_web"):
+            settings = self._own("graphite_web_settings") or {}
+            servers = [] if settings.get("INTRACLUSTER_HTTPS") else settings.get("CLUSTER_SERVERS") or []
+            problems += [
+                f"stack_tls is true, but graphite-web on {self._host} asks {server} without TLS. In CLUSTER_SERVERS of"
+                " graphite_web_settings, write https:// and the port at which that host answers over TLS."
+                for server in servers
+                if not str(server).startswith("https://")
+            ]
         if "statsd" in self.components and self._keeps("statsd"):
             receiver, host = self._receiver(COMPONENTS["statsd"])
             target = self.target(COMPONENTS["statsd"])

@@ -100,8 +100,14 @@ def test_clusters_of_the_inventory_have_the_certificates_of_the_stack():
             variables({"carbon_replicas": None}),
             "the relay on r1 sends to the caches on c1, and carbon has",
         ),
+        (
+            "s1",
+            {**GROUPS, "graphite_web": ["s1"]},
+            variables(s1={"graphite_web_settings": {"CLUSTER_SERVERS": ["192.0.2.12:80", "https://192.0.2.13:443"]}}),
+            "graphite-web on s1 asks 192.0.2.12:80 without TLS. In",
+        ),
     ],
-    ids=["not everywhere", "off", "incomplete", "relative", "no port", "taken", "unknown", "pickles", "no relay", "no store"],
+    ids=["not everywhere", "off", "incomplete", "relative", "no port", "taken", "unknown", "pickles", "no relay", "no store", "no cluster"],
 )
 def test_what_would_stay_without_tls_is_refused(host, groups, given, words):
     assert words in " ".join(problems(host, groups, **given))

@@ -343,7 +343,7 @@ def test_the_front_shows_nothing_of_stores_that_it_does_not_trust(wait_until):
     assert re.search(r"Error requesting https://10\.213\.176\.12:8444/", log)
     assert "CERTIFICATE_VERIFY_FAILED" in log
     # Each process of the front leaves a server that has failed out for a minute.
-    wait_until(lambda: all(shows_all_stores() for _ in range(10)), timeout=120, message="the front does not come back")
+    wait_until(lambda: all(shows_all_stores() for _time in range(10)), timeout=120, message="the front does not come back")
 
 
 def test_points_for_a_store_that_is_not_trusted_wait(wait_until):
@@ -388,7 +388,7 @@ def test_the_front_misses_nothing_while_a_host_gets_a_new_certificate(site, wait
         ask(SECOND, "/render?target=load_test.renewed.s1")
 
 
-def test_tls_is_switched_off_without_a_loss(site, wait_until):
+def test_tls_is_switched_off_and_graphs_stay_whole(site, wait_until):
     sender = Sender("off", 1800)
     # A run that leaves hosts out ends nothing.
     with Asker() as asker:

@@ -14,7 +14,9 @@ from graphite.finders import remote
 
 # When Apache is reloaded, mod_wsgi answers 503 until the new processes are there, for less than a second on most hosts. The finder would
 # leave the server out for a minute (REMOTE_RETRY_DELAY). This waits for 0, 0.2, 0.4, 0.8 and 1.6 s, in all for less than FETCH_TIMEOUT.
-RETRIES = urllib3.Retry(total=5, connect=3, read=3, status_forcelist=[503], backoff_factor=0.1, raise_on_status=False)
+RETRIES = urllib3.Retry(
+    total=5, connect=3, read=3, status_forcelist=[503], backoff_factor=0.1, raise_on_status=False, respect_retry_after_header=False
+)
 
 
 class Pools(urllib3.PoolManager):
