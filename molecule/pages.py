@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: metricstack maintainers
 """The blocks of the documentation's pages that tests run: what a page tells a reader to do, a test does.

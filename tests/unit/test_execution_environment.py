@@ -112,4 +112,4 @@ def test_system_requirements_are_the_programs_that_tasks_run_on_the_controller(i
     assert set(OPTIONAL) < programs
     for platform in ("dpkg", "rpm"):
         wanted = Depends("\n".join(introspected["system"])).active_rules([f"platform:{platform}"])
-        assert {name for name, *_ in wanted} == needed == {"npm", "rsync"}
+        assert {package[0] for package in wanted} == needed == {"npm", "rsync"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from urllib.parse import quote, urlencode
 
 import pages
@@ -21,16 +22,18 @@ from conftest import ROOT, values
 
 PAGE = "docs/grafana.md"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-PROXY = {
-    "Accept": "application/json, text/plain, */*",
-    "Sec-Fetch-Site": "same-origin",
-    "Sec-Fetch-Mode": "cors",
-    "Via": "1.1 grafana",
-    "X-Forwarded-For": "198.51.100.7",
-    "X-Grafana-Org-Id": "1",
-    "X-Grafana-Referer": "https://grafana.example.org/d/abc",
-    "X-Panel-Id": "3",
-}
+PROXY = MappingProxyType(
+    {
+        "Accept": "application/json, text/plain, */*",
+        "Sec-Fetch-Site": "same-origin",
+        "Sec-Fetch-Mode": "cors",
+        "Via": "1.1 grafana",
+        "X-Forwarded-For": "198.51.100.7",
+        "X-Grafana-Org-Id": "1",
+        "X-Grafana-Referer": "https://grafana.example.org/d/abc",
+        "X-Panel-Id": "3",
+    }
+)
 # Graphite-web with its own settings, apart from where things are and whether there are tags, asked without Apache.
 REFERENCE = """
 import json, os, sys
@@ -107,7 +110,7 @@ def asked(run_python, render, wait_until):
 
     def get(path, headers=PROXY, **parameters):
         query = urlencode(parameters, doseq=True, quote_via=quote)
-        return f"{path}?{query}" if query else path, None, headers
+        return f"{path}?{query}" if query else path, None, dict(headers)
 
     def find(query, headers=PROXY, **parameters):
         # The browser does not encode the query.
