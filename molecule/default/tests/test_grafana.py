@@ -234,7 +234,7 @@ def test_the_commands_of_the_page_let_grafana_in_and_post_an_event(
     try:
         documented(PAGE, "let-in", variables=variables)
         bearer = {"Authorization": f"Bearer {tokens['grafana']}"}
-        assert [http_get("/events/get_data?from=-1h", headers)[0] for headers in ({}, PROXY, {**PROXY, **bearer})] == [401, 401, 200]
+        assert [http_get("/events/get_data?from=-1h", headers)[0] for headers in ({}, PROXY, {**PROXY, **bearer})] == [401, 403, 200]
         monkeypatch.setitem(environment, "TOKEN", tokens["deployments"])
         site = f"http://{address()}:{site_port}/events/"
         documented(PAGE, "event", instead={"https://graphite.example.org/events/": f"--header 'Host: localhost' {site}"})

@@ -6,9 +6,9 @@
 #
 # When carbon-c-relay has closed its ports, it reads connections for half a second only, and leaves them open until it has delivered what
 # waits. Senders that wait for no answer, such as other relays, go on meanwhile, and lose seconds of points. So reset the connections
-# within the half second: the relay still reads what has arrived, and senders see an error and keep the rest. What their kernels have
-# taken and not sent yet is lost, 40 ms of points at most. It needs CAP_NET_ADMIN and a kernel with CONFIG_INET_DIAG_DESTROY, which those
-# of Debian and Ubuntu have; without them, nothing is reset.
+# within the half second: the relay still reads what has arrived, and senders see an error and keep the rest. Lost is what their kernels
+# have taken and not sent yet, 40 ms of points at most, and what the relay does not read in time on a busy host. It needs CAP_NET_ADMIN and
+# a kernel with CONFIG_INET_DIAG_DESTROY, which those of Debian and Ubuntu have; without them, nothing is reset.
 process=$1
 
 sockets() {
