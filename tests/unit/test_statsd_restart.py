@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import whisper
@@ -690,6 +691,19 @@ def test_a_socket_that_is_not_kept_is_told(statsd, tmp_path):
     assert one.counts("m", 1)
     wait_until(lambda: "systemd does not keep the socket udp4 127.0.0.1" in one.log.read_text())
     assert one.stop() == 0
+
+
+def test_the_program_that_has_a_socket_kept_leaves_it_as_statsd_needs_it(tmp_path):
+    """Node.js 24.21 makes it blocking for both of them when the program starts."""
+    service = Service(tmp_path / "notify")
+    program = Path(__file__).resolve().parents[2] / "roles" / "statsd" / "files" / "keep_socket.py"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as shared:
+        assert os.get_blocking(shared.fileno())
+        command = f"exec {sys.executable} {program} keep name 3<&{shared.fileno()}"
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        subprocess.run(["bash", "-c", command], env=environment, pass_fds=[shared.fileno()], check=True)
+        assert list(service.kept) == ["name"]
+        assert not os.get_blocking(shared.fileno())
 
 
 FLUSH = """

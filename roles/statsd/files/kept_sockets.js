@@ -7,7 +7,7 @@
 // none, each process opens its own.
 'use strict';
 
-const { spawn, spawnSync } = require('child_process');
+const { spawnSync } = require('child_process');
 const fs = require('fs');
 const path = require('path');
 const util = require('util');
@@ -28,6 +28,13 @@ function descriptorOf(server) {
   const { fd } = server._handle;
   process.noDeprecation = noDeprecation;
   return fd;
+}
+
+// Returns why systemd does not do it, or nothing.
+function tellSystemd(action, name, ...descriptors) {
+  const stdio = ['ignore', 'inherit', 'inherit', ...descriptors];
+  const { error, signal, status } = spawnSync(PYTHON, [PROGRAM, action, name], { stdio });
+  return status === 0 ? '' : error ? error.message : `${PROGRAM} has ended with ${signal || status}`;
 }
 
 // As StatsD does.
@@ -52,7 +59,7 @@ class KeptSockets {
     }
   }
 
-  // Whether systemd has a duplicate of the server's socket, or may have one soon.
+  // Whether systemd has a duplicate of the server's socket.
   has(server) {
     return this.kept.has(server);
   }
@@ -79,9 +86,9 @@ class KeptSockets {
     const names = serversOf(config).map(nameOfServer);
     for (const [name, descriptor] of this.descriptors) {
       if (!names.includes(name)) {
-        const { error, signal, status } = spawnSync(PYTHON, [PROGRAM, 'forget', name], { stdio: ['ignore', 'inherit', 'inherit'] });
-        if (status !== 0) {
-          util.log(`systemd does not forget the socket ${name}: ${error ? error.message : `${PROGRAM} has ended with ${signal || status}`}`);
+        const reason = tellSystemd('forget', name);
+        if (reason) {
+          util.log(`systemd does not forget the socket ${name}: ${reason}`);
         }
         fs.closeSync(descriptor);
         this.descriptors.delete(name);
@@ -89,15 +96,15 @@ class KeptSockets {
     }
   }
 
+  // Nothing may read the socket meanwhile: the libuv of Node.js 24.21 makes what a program inherits blocking, which then holds for both, and
+  // the program undoes it.
   keep(server, name) {
-    const program = spawn(PYTHON, [PROGRAM, 'keep', name], { stdio: ['ignore', 'inherit', 'inherit', descriptorOf(server)] });
-    const fail = (reason) => {
+    const reason = tellSystemd('keep', name, descriptorOf(server));
+    if (reason) {
       util.log(`systemd does not keep the socket ${name}: ${reason}`);
-      this.kept.delete(server);
-    };
-    this.kept.add(server);
-    program.on('error', (error) => fail(error.message));
-    program.on('exit', (status, signal) => status !== 0 && fail(`${PROGRAM} has ended with ${signal || status}`));
+    } else {
+      this.kept.add(server);
+    }
   }
 
   // In place of the modules dgram and net, for StatsD's servers.
