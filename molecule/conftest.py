@@ -25,6 +25,8 @@ UNITS = ("carbon-cache@a", "carbon-relay", "statsd", "graphite-memcached", "apac
 # Of the user admin, in the inventory.
 PASSWORD = "correct horse 'battery' \"staple\""
 VENV = os.environ.get("MOLECULE_INSTALL_METHOD") == "venv"
+# Playbooks and modules reach the host as a user over SSH, who becomes root by sudo.
+SSH = os.environ.get("MOLECULE_CONNECTION") == "ssh"
 # The interpreter that has whisper and graphite-web.
 PYTHON = "/opt/graphite/venv/bin/python" if VENV else "/usr/bin/python3"
 MODULE_DEFAULTS = {f"metricstack.graphite.graphite_{name}": {"python": PYTHON} for name in ("backup", "dashboard", "migrate", "user")}
@@ -206,9 +208,11 @@ def relay_stopped(unit_stopped):
 @pytest.fixture(scope="session")
 def inventories():
     """Return the options of Ansible that name the scenario's inventory."""
-    # A scenario's own comes second, so that its variables win.
-    candidates = (ROOT / "molecule" / "shared", Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]))
-    return [f"--inventory={path}" for path in (directory / "inventory" for directory in candidates) if path.is_dir()]
+    # A scenario's own comes last, so that its variables win.
+    candidates = [ROOT / "molecule" / "shared" / "inventory", Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "inventory"]
+    if SSH:
+        candidates.insert(1, ROOT / "molecule" / "shared" / "ssh")
+    return [f"--inventory={path}" for path in candidates if path.is_dir()]
 
 
 @pytest.fixture(scope="session")
@@ -302,7 +306,7 @@ def run_module(run_ansible):
     """Run a module of the collection on the host; return its result."""
 
     def run(module, *flags, **arguments):
-        options = [*flags, "-m", f"metricstack.graphite.{module}", *(["-a", json.dumps(arguments)] if arguments else [])]
+        options = [*flags, "--become", "-m", f"metricstack.graphite.{module}", *(["-a", json.dumps(arguments)] if arguments else [])]
         # Another host of the scenario is somebody else.
         options.insert(0, os.environ.get("MOLECULE_HOST", "all"))
         _status, output, errors = run_ansible("ansible", *options, ANSIBLE_CALLBACK_RESULT_FORMAT="json")

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import parse_retentions, whisper_size
-from conftest import ROOT, values
+from conftest import ROOT, SSH, values
 
 
 def documented_ports():
@@ -77,6 +77,8 @@ def test_only_documented_ports_listen_and_only_apache_outside(host, address):
         protocol, _state, _receive, _send, local = line.split()[:5]
         bound, _colon, port = local.rpartition(":")
         listening[protocol, int(port)] = bound
+    if SSH:
+        assert listening.pop(("tcp", 22))
     documented = documented_ports()
     assert set(listening) == set(documented)
     for key, bound in listening.items():
