@@ -302,6 +302,13 @@ def playbook(run_ansible):
 
 
 @pytest.fixture
+def old_points(host):
+    """Return the points that prepare.yml has found in a file of an installation of somebody else, by time."""
+    lines = [line.split() for line in host.file("/root/points").content_string.splitlines()]
+    return {int(time): float(value) for time, value in lines if value != "None"}
+
+
+@pytest.fixture
 def run_module(run_ansible):
     """Run a module of the collection on the host; return its result."""
 

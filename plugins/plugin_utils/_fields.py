@@ -147,6 +147,13 @@ def plain_path_problem(name: str, value: object) -> str | None:
     return None
 
 
+def earlier_installation_problem(name: str, value: object) -> str | None:
+    """Return a sentence if ``value`` cannot be the directory of an installation in the layout of Graphite's source, else ``None``."""
+    if str(value).startswith("/") and plain_path_problem(name, value) is None:
+        return None
+    return f"{name} is '{value}'; give the absolute path of the earlier installation, such as /opt/graphite"
+
+
 def count_problem(name: str, value: object) -> str | None:
     """Return a sentence if ``value`` is not a whole number of at least 1, else ``None``."""
     if isinstance(value, bool) or not re.match(r"[1-9]\d*\Z", str(value)):

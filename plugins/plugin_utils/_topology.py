@@ -17,16 +17,17 @@ from typing import Any, NamedTuple
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.retention import RetentionError, parse_retentions
 from ansible_collections.metricstack.graphite.plugins.module_utils._carbon.storage_rules import first_match
+from ansible_collections.metricstack.graphite.plugins.module_utils._host.earlier import WHISPER
 from ansible_collections.metricstack.graphite.plugins.module_utils._host.tls import DEFAULT_PORT, authority_of
 from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields import (
     address_problem,
     connect_address,
     count_problem,
+    earlier_installation_problem,
     is_loopback,
     is_outside,
     is_private,
     network_problems,
-    plain_path_problem,
     port_problem,
     url_prefix,
 )
@@ -266,7 +267,7 @@ class Inventory:
         """Return the directory of a host's series, which stay where an earlier installation has them."""
         earlier = self.own(host, "stack_adopt")
         if earlier and self.own(host, "carbon_cache_whisper_directory") is None:
-            return f"{earlier}/storage/whisper"
+            return f"{earlier}/{WHISPER}"
         return self.value(host, "carbon_cache_whisper_directory")
 
     def has_tls(self, host: str) -> bool:
@@ -1328,12 +1329,8 @@ class HostView:
     def _adoption_problems(self) -> list[str]:
         """Return a message if what is to be adopted is no directory."""
         value = self._own("stack_adopt")
-        if value is None or value == "" or (str(value).startswith("/") and plain_path_problem("stack_adopt", value) is None):
-            return []
-        return [
-            f"stack_adopt of {self._host} is '{value}'; give the absolute path of the earlier installation, such as /opt/graphite, or an"
-            " empty text to leave one alone."
-        ]
+        problem = None if value in (None, "") else earlier_installation_problem(f"stack_adopt of {self._host}", value)
+        return [f"{problem}, or an empty text to leave one alone."] if problem else []
 
     def _wire_problems(self) -> list[str]:
         """Return what keeps points on their way between hosts from TLS."""

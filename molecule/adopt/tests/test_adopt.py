@@ -16,13 +16,6 @@ OLD = "stats.gauges.go.demo.mem.gc.pause"
 
 
 @pytest.fixture
-def old_points(host):
-    """Return the points that were in the file before, by time."""
-    lines = [line.split() for line in host.file("/root/points").content_string.splitlines()]
-    return {int(time): float(value) for time, value in lines if value != "None"}
-
-
-@pytest.fixture
 def read_back(render, old_points):
     """Return what graphite-web gives for the time of the old points."""
 

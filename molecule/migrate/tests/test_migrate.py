@@ -9,17 +9,9 @@ import re
 from urllib.parse import urlencode
 
 import pages
-import pytest
 
 OLD = "stats.gauges.billing.open"
 WHISPER = "/opt/graphite/storage/whisper"
-
-
-@pytest.fixture
-def old_points(host):
-    """Return the points that were in the file before, by time."""
-    lines = [line.split() for line in host.file("/root/points").content_string.splitlines()]
-    return {int(time): float(value) for time, value in lines if value != "None"}
 
 
 def test_the_points_are_there_and_new_ones_join_them(old_points, render, statsd_send, wait_until):

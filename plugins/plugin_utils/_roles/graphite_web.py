@@ -15,10 +15,10 @@ from ansible_collections.metricstack.graphite.plugins.plugin_utils._fields impor
     address_problem,
     connect_address,
     count_problem,
+    earlier_installation_problem,
     everybody_problem,
     host_name_problem,
     network_problems,
-    plain_path_problem,
     port_problem,
     url_prefix_problem,
 )
@@ -73,9 +73,9 @@ def graphite_web_problems(variables: dict) -> list[str]:
         for name in variables.get("allowed_hosts") or []
         if re.search(r"\s", str(name))
     ]
-    adopted = variables.get("adopt") or ""
-    if adopted and (not str(adopted).startswith("/") or plain_path_problem("graphite_web_adopt", adopted)):
-        problems.append(f"graphite_web_adopt is '{adopted}'; give the absolute path of the earlier installation, such as /opt/graphite.")
+    problem = variables.get("adopt") and earlier_installation_problem("graphite_web_adopt", variables["adopt"])
+    if problem:
+        problems.append(f"{problem}.")
     problems += [count_problem(f"graphite_web_{name}", variables[name]) for name in ("processes", "threads", "request_timeout")]
     if not str(variables.get("secret_key", "made on the host") or "").strip():
         problems.append("graphite_web_secret_key is empty; leave it out to have one made on the host, or give a long random text.")
