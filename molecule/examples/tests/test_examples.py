@@ -54,9 +54,12 @@ def hosts(**addresses):
     subprocess.run(["docker", "network", "rm", ROW], capture_output=True, check=False)  # of a run that was ended
     try:
         subprocess.run(["docker", "network", "create", f"--subnet={NETWORK}0/24", ROW], capture_output=True, check=True)
-        variables = {"shared_hosts": names, "shared_options": [f"--network={ROW}", f"--ip={address}"]}
+        # Debian's memcached listens on ::1 as well, which Docker takes away in a network without IPv6.
+        options = [f"--network={ROW}", f"--ip={address}", "--sysctl=net.ipv6.conf.lo.disable_ipv6=0"]
+        variables = {"shared_hosts": names, "shared_options": options}
         run("ansible-playbook", "-i", "localhost,", "molecule/shared/create.yml", "-e", json.dumps(variables))
-        yield
+        # Of each by itself, because a template would name the container of another host in a task that is delegated.
+        yield {"all": {"hosts": {f"{name}.example.org": {"ansible_docker_host": f"{ROW}-{name}"} for name in addresses}}}
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", *names], capture_output=True, check=False)
         subprocess.run(["docker", "network", "rm", ROW], capture_output=True, check=False)
@@ -73,10 +76,20 @@ def examples(tmp_path_factory):
     return directory
 
 
-def run_example(directory, **variables):
+def run_example(directory, containers, **variables):
     """Run the playbook of an example twice, and the playbook that tests the whole way of a metric."""
+    (directory / "containers.json").write_text(json.dumps(containers))
     passwords = {f"vault_graphite_{what}_password": f"{what} of the tests" for what in ("admin", "database")}
-    inventory = ["-i", str(directory / "hosts.yml"), "-i", str(SCENARIO / "connection"), "-e", json.dumps(passwords)]
+    inventory = [
+        "-i",
+        str(directory / "hosts.yml"),
+        "-i",
+        str(directory / "containers.json"),
+        "-i",
+        str(SCENARIO / "connection"),
+        "-e",
+        json.dumps(passwords),
+    ]
     playbook = str(directory / "site.yml")
     run("ansible-playbook", *inventory, playbook, **variables)
     again = run("ansible-playbook", *inventory, playbook, "--diff", **variables)
@@ -86,23 +99,23 @@ def run_example(directory, **variables):
 
 @pytest.mark.parametrize("example", ["one_host", "postgresql", "tls", "behind_nginx"])
 def test_an_example_with_one_host(examples, example):
-    with hosts(metrics=10):
-        run_example(examples / example)
+    with hosts(metrics=10) as containers:
+        run_example(examples / example, containers)
 
 
 def test_the_split_stack(examples):
-    with hosts(collector=11, store=12, front=13):
-        run_example(examples / "split")
+    with hosts(collector=11, store=12, front=13) as containers:
+        run_example(examples / "split", containers)
 
 
 def test_the_cluster(examples):
-    with hosts(relay=21, store1=31, store2=32, store3=33, front=41):
-        run_example(examples / "cluster")
+    with hosts(relay=21, store1=31, store2=32, store3=33, front=41) as containers:
+        run_example(examples / "cluster", containers)
 
 
 def test_beside_roles_of_galaxy_which_stand_ins_are_in_the_place_of(examples):
-    with hosts(metrics=10):
-        run_example(examples / "beside_geerlingguy")
+    with hosts(metrics=10) as containers:
+        run_example(examples / "beside_geerlingguy", containers)
         assert "Apache2 Debian Default Page" in page("www.example.org", "/")
         assert "1." in page("graphite.example.org", "/version/")
         count = ["psql", "-Atc", "SELECT count(*) FROM auth_user", "graphite"]
@@ -113,7 +126,7 @@ def test_beside_roles_of_debops(examples, tmp_path):
     requirements = EXAMPLES / "beside_debops" / "requirements.txt"
     run("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), "--requirement", str(requirements))
     collections = f"{ROOT}/.ansible/collections:{tmp_path}/debops/_data/ansible/collections"
-    with hosts(metrics=10):
-        run_example(examples / "beside_debops", ANSIBLE_COLLECTIONS_PATH=collections, ANSIBLE_INJECT_FACT_VARS="true")
+    with hosts(metrics=10) as containers:
+        run_example(examples / "beside_debops", containers, ANSIBLE_COLLECTIONS_PATH=collections, ANSIBLE_INJECT_FACT_VARS="true")
         assert "1." in page("graphite.example.org", "/version/")
         assert in_host("metrics", "ls", "/etc/apache2/sites-enabled").split() == ["000-default.conf", "graphite.conf"]
