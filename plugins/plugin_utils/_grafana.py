@@ -79,7 +79,7 @@ def _add_login(found: dict[str, Any], variables: Mapping[str, Any], login: str) 
     if not login:
         if (variables.get("access") or {}).get("read", "everybody") != "everybody":
             raise GrafanaError(
-                "graphite_web_access lets not everybody read; give the name of an element of graphite_web_access_without_login or of"
+                "graphite_web_access does not let everybody read; give the name of an element of graphite_web_access_without_login or of"
                 " graphite_web_users as login."
             )
     elif login in guests:

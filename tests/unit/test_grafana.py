@@ -104,7 +104,7 @@ def guest(**changes):
 @pytest.mark.parametrize(
     ("variables", "options", "words"),
     [
-        ({"access": {"read": "users"}}, {}, "lets not everybody read; give the name of an element"),
+        ({"access": {"read": "users"}}, {}, "does not let everybody read; give the name of an element"),
         ({}, {"login": "x"}, "login is 'x', which is neither in graphite_web_access_without_login nor in graphite_web_users"),
         (guest(), {"login": "Grafana"}, "give one of grafana"),
         (guest(areas=["events"]), {"login": "grafana"}, "'grafana' may not read; add read to its areas"),

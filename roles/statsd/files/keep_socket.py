@@ -21,7 +21,7 @@ LONGEST_WAIT = 10  # seconds
 def main() -> int:
     action, name = sys.argv[1:]
     if action == "keep":
-        os.set_blocking(3, False)  # as StatsD has it, to which the socket belongs as well
+        os.set_blocking(3, False)  # StatsD shares the socket, and must not wait in it
     path = os.environ["NOTIFY_SOCKET"]
     read, write = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
