@@ -440,6 +440,23 @@ def test_an_account_that_the_host_neither_knows_nor_gets_is_refused(examine):
     assert "site 'wiki' has group 'none', which the host does not know" in of_group
 
 
+def test_a_user_without_a_home_directory_needs_a_directory_to_start_in(examine, monkeypatch):
+    homes = {"nobody": "/nonexistent", "alice": "/home/alice", "_graphite": "/nonexistent", "root": "/"}
+    monkeypatch.setattr(apache.pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir=homes[name]))
+    monkeypatch.setattr(apache.os.path, "isdir", lambda path: path != "/nonexistent")
+
+    def problems(user, sandbox=False, **more):
+        return examine([site("wiki", user=user, group="root", **more)]).problems(sandbox)
+
+    (problem,) = problems("nobody")
+    assert problem.startswith("apache_wsgi_sites: the processes of site 'wiki' start in the home directory of the user 'nobody', ")
+    assert problem.endswith(" which does not exist. Give the site a directory to start in, such as home: /.")
+    assert problems("nobody", home="/") == problems("_graphite") == problems("root", sandbox=True) == problems("alice") == []
+    (problem,) = problems("alice", sandbox=True)
+    assert "which apache_wsgi_sandbox hides" in problem
+    assert problems("alice", sandbox=True, readable=["/home/alice/wiki"]) == []
+
+
 def test_modules_that_the_sites_need_are_enabled(examine):
     enabled = {f"mods-enabled/{name}.load": "" for name in ("alias", "headers", "wsgi")}
     available = {"mods-available/alias.conf": "", "mods-available/wsgi.conf": ""}

@@ -71,7 +71,15 @@ sys.exit(answers[0] != "200 OK")
 """,
 }
 VARIABLES = {
-    "apache_wsgi": {"apache_wsgi_sites": [{"name": "hello", "wsgi_script": "/srv/hello.wsgi", "user": "nobody", "group": "nogroup"}]},
+    "apache_wsgi": {
+        "apache_wsgi_sites": [
+            {"name": "hello", "wsgi_script": "/srv/hello.wsgi", "user": "nobody", "group": "nogroup", "home": "/"},
+        ],
+        # Debian's site answers before those whose names come later.
+        "apache_wsgi_disable_default_site": True,
+    },
+    # The role's default; the inventory of the tests has four.
+    "go_runtime_metrics": {"go_runtime_metrics_instances": [{"version": "1.24", "port": 8000}]},
 }
 HELLO = "application = lambda e, answer: (answer('200 OK', []), [b'hello from mod_wsgi'])[1]"
 

@@ -55,6 +55,8 @@ _STATIC = {
 }
 # Accounts that roles of the collection, or packages which they install, create after the examination.
 _CREATED_ACCOUNTS = ("_graphite", "statsd", "go-runtime-metrics")
+# What a sandbox hides (systemd.exec(5), ProtectHome=).
+_HOMES = ("/home/", "/root/", "/run/user/")
 _SECTION = re.compile(r"<(/?)(\w+)\s*(.*?)>?\s*\Z")
 _WILDCARDS = ("", "*", "0.0.0.0", "[::]", "_default_")
 _TLS_PATHS = {"sslcertificatefile": "certificate", "sslcertificatekeyfile": "key", "sslcertificatechainfile": "chain"}
@@ -280,6 +282,31 @@ def account_problems(site: dict) -> list[str]:
     return problems
 
 
+def home_problems(site: dict, sandbox: bool) -> list[str]:
+    """Return a message if the processes of a site of ``apache_wsgi_sites`` would not find the directory in which they start.
+
+    mod_wsgi takes the home directory of their user (its documentation of ``WSGIDaemonProcess``, ``home``) and starts them again and
+    again where there is none.
+    """
+    user = str(site.get("user") or "")
+    try:
+        home = pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return []
+    if site.get("home") or user in _CREATED_ACCOUNTS:
+        return []
+    # What the site reads is there in a sandbox, with the directories above.
+    seen = [site.get("wsgi_script"), site.get("python_path"), site.get("python_home"), *(site.get("readable") or [])]
+    is_hidden = sandbox and f"{home}/".startswith(_HOMES) and not any(str(path).startswith(f"{home}/") for path in seen if path)
+    if os.path.isdir(home) and not is_hidden:
+        return []
+    why = "apache_wsgi_sandbox hides" if is_hidden else "does not exist"
+    return [
+        f"apache_wsgi_sites: the processes of site '{site['name']}' start in the home directory of the user '{site['user']}', {home}, which"
+        f" {why}. Give the site a directory to start in, such as home: /."
+    ]
+
+
 def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
     """Return the arguments of the ``Listen`` directives that each site has to contain, by the site's name.
 
@@ -441,14 +468,14 @@ class Examination:
         except OSError:
             return ""
 
-    def problems(self) -> list[str]:
+    def problems(self, sandbox: bool = False) -> list[str]:
         """Return one message for each socket that Apache would open and could not, or that a site would not get, and for each
-        account that is missing.
+        account and each home directory that is missing.
         """
         problems = []
         site_ports = {port for site in self._sites for _address, port in site_listeners(site)}
         for site in self._sites:
-            problems += account_problems(site)
+            problems += account_problems(site) + home_problems(site, sandbox)
             for (address, port), has_tls in zip(site_listeners(site), listeners_have_tls(site)):
                 variables = _TLS_PORT_VARIABLES if has_tls else _PORT_VARIABLES
                 problems += self._port_problems(site, address, port, variables.get(site["name"], ""))
@@ -654,7 +681,7 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
     customizations = examination.customizations(packaged)
     return {
         "installed": examination.configuration.installed,
-        "problems": examination.problems() + (examination.sandbox_problems(customizations) if sandbox else []),
+        "problems": examination.problems(sandbox) + (examination.sandbox_problems(customizations) if sandbox else []),
         "shadows": examination.shadows(),
         "listens": examination.listens,
         "server_aliases": {site["name"]: site["server_aliases"] for site in sites},

@@ -102,7 +102,7 @@ def _name_problems(where: str, site: dict) -> list[str]:
 
 
 def _path_problems(where: str, site: dict) -> list[str]:
-    paths = {key: site[key] for key in ("wsgi_script", "python_path", "python_home") if site.get(key)}
+    paths = {key: site[key] for key in ("wsgi_script", "python_path", "python_home", "home") if site.get(key)}
     paths.update({f"{key}[{n}]": path for key in ("readable", "writable") for n, path in enumerate(site.get(key) or [])})
     paths.update({f"path of alias {alias['url']}": alias["path"] for alias in site.get("aliases") or []})
     return [
