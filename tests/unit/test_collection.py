@@ -102,16 +102,23 @@ def test_every_playbook_is_described():
     assert sorted(described) == sorted(path.name for path in (ROOT / "playbooks").glob("*.yml"))
 
 
-def test_every_play_that_reads_the_topology_counts_the_processors():
-    """Without their number, there is no topology of a host whose carbon_cache_instances is auto."""
-    reading, counting = 0, 0
-    for play in (play for path in sorted((ROOT / "playbooks").glob("*.yml")) for play in load(str(path))):
-        if "vars/stack.yml" in play.get("vars_files", []):
+def test_every_play_that_reads_the_topology_describes_the_stack_first():
+    reading, describing = [], []
+    for path in sorted((ROOT / "playbooks").glob("*.yml")):
+        for play in load(str(path)):
+            # What another play has described is known to this one.
+            if path.stem == "site" or not re.search(r"\bstack\.\w", str({**play, "name": ""})):
+                continue
             # Roles come before tasks.
-            before = play.get("pre_tasks", []) + ([] if "roles" in play else play["tasks"])
-            reading += 1
-            counting += any(task.get("ansible.builtin.import_tasks") == "tasks/count_processors.yml" for task in before)
-    assert counting == reading > 10
+            tasks = play.get("pre_tasks") or play["tasks"]
+            reading.append(play["name"])
+            includes = [task.get("ansible.builtin.import_tasks", task.get("ansible.builtin.include_tasks")) for task in tasks]
+            if "tasks/describe_stack.yml" in includes and not re.search(
+                r"\bstack\.\w", str(tasks[: includes.index("tasks/describe_stack.yml")])
+            ):
+                describing.append(play["name"])
+    assert describing == reading
+    assert len(reading) > 10
 
 
 def test_uninstall_knows_every_owner_of_packages_that_the_playbooks_install():
