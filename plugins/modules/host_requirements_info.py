@@ -145,6 +145,12 @@ options:
             description: Regular expression of the component's own units, whose sockets are not a conflict.
             type: str
             required: true
+          unless_exists:
+            description: Paths; if one of them exists, the component does not open the sockets.
+            type: list
+            elements: path
+            default: []
+            version_added: 2.1.0
       takeover:
         description:
           - Processes that use a port and that the component replaces if they were started manually. Returned in RV(manual_processes).
@@ -655,6 +661,7 @@ COMPONENT = {
         address_variable={"type": "str"},
         ports={"type": "list", "elements": "int", "required": True},
         units=TEXT,
+        unless_exists={"type": "list", "elements": "path", "default": []},
     ),
     "takeover": {"type": "dict", "options": {"programs": REQUIRED_TEXTS, "command": TEXT}},
     "directories": _list_of(

@@ -142,6 +142,10 @@ def test_the_examination_names_the_variable_of_the_address(run_module):
         "the_address is 203.0.113.1",
         "the_port is 203.0.113.2",
     ]
+    # What a file says that the component does not open.
+    sockets = [{**one, "unless_exists": ["/nonexistent", "/etc"]} for one in sockets]
+    problems = run_module("host_requirements_info", components=[{"component": "store", "sockets": sockets}])["problems"]
+    assert [problem for problem in problems if "203.0.113" in problem] == []
 
 
 def test_programs_of_the_administration_are_found_without_their_directories_in_the_path(monkeypatch):

@@ -411,6 +411,19 @@ def test_tls_is_switched_off_and_graphs_stay_whole(site, wait_until):
         assert not on(number).file("/etc/graphite-tls").exists
 
 
+def test_a_port_that_a_store_needs_for_a_time_is_refused_before_the_first_change(tried_site):
+    third = on(3)
+    third.check_output("systemctl stop apache2")
+    third.check_output(f"systemd-run --unit squatter python3 -m http.server --bind {SECOND} 8081")
+    try:
+        status, output = tried_site("--limit", f"{NAME}-3", stack_tls=True)
+    finally:
+        third.check_output("systemctl stop squatter; systemctl start apache2")
+    assert status != 0
+    assert re.search(r"carbon_store_web_port.* 8081.* squatter\.service", " ".join(output.split())), output
+    assert "changed=0 " in output.partition("PLAY RECAP")[2], output
+
+
 def test_a_bare_host_gets_tls_by_a_run_for_one_component(site):
     bare = on(3)
     bare.check_output("systemctl disable --now carbon-store-relay")

@@ -212,6 +212,8 @@ class Examination:
     def _examine_sockets(self, sockets: list[Socket]) -> None:
         for component in self._components:
             for wanted in component["sockets"]:
+                if _any_exists(wanted["unless_exists"]):
+                    continue
                 self.problems += filter(None, [address_problem(wanted["address_variable"] or wanted["variable"], wanted["address"])])
                 for holder in port_holders(sockets, wanted):
                     takeover = component["takeover"]
