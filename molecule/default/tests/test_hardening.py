@@ -147,5 +147,5 @@ def test_without_the_variable_the_sandbox_is_gone(host, playbook, exposure):
     status, output = playbook("graphite_web.yml")
     assert status == 0, output[-3000:]
     assert not host.file(DROP_IN).exists
-    assert exposure() > 8
+    assert exposure() > 4  # on Debian 13 and earlier, 9
     assert all(host.service(unit).is_running for unit in UNITS)

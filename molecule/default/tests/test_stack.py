@@ -87,6 +87,13 @@ def test_a_picture_comes_out(http_get):
     assert (width, height) == (330, 250)
 
 
+@pytest.mark.parametrize(("kind", "beginning"), [("svg", b"<?xml"), ("pdf", b"%PDF-")])
+def test_a_picture_that_is_no_bitmap_comes_out(http_get, kind, beginning):
+    status, _headers, body = http_get("/render?" + urlencode({"target": "carbon.agents.*.*", "title": "运行 ü", "format": kind}))
+    assert status == 200, body
+    assert body.startswith(beginning)
+
+
 def test_only_documented_ports_listen_and_only_apache_outside(host, address):
     listening = {}
     for line in host.run("ss -Hlntu").stdout.splitlines():
