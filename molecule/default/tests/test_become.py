@@ -5,9 +5,32 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
+import yaml
 from conftest import ROOT, SSH
+
+# Starts a command on a terminal, gives it a password, and reads what it prints later than it could. Prints how many letters "x" came.
+ON_A_TERMINAL = """
+import os, pty, sys, time
+password, *command = sys.argv[1:]
+process, terminal = pty.fork()
+if not process:
+    os.execvp(command[0], command)
+output = b""
+while b"assword" not in output:
+    output += os.read(terminal, 4096)
+time.sleep(0.5)  # until it listens
+os.write(terminal, password.encode() + b"\\n")
+time.sleep(2)
+while True:
+    try:
+        output += os.read(terminal, 4096)
+    except OSError:  # it has ended
+        break
+print(output.count(b"x"))
+"""
 
 pytestmark = pytest.mark.skipif(not SSH, reason="playbooks reach this host through the container engine")
 
@@ -43,3 +66,17 @@ def test_ansibles_own_plugin_needs_the_other_sudo(as_user):
     status, output, errors = as_user("id --user --name", "--become", "-e", option, **own)
     assert status == 0, output + errors
     assert output.splitlines()[-1] == "root"
+
+
+def test_on_a_terminal_sudo_rs_drops_the_end_of_an_output(host):
+    """When this fails, modules without pipelining work with sudo-rs: the page's advice is for those whom it asks for a password."""
+    given = yaml.safe_load((ROOT / "molecule" / "shared" / "ssh" / "group_vars" / "all.yml").read_text())
+    command = ["docker", "exec", "--user", given["ansible_user"], host.backend.get_hostname(), "python3", "-c", ON_A_TERMINAL]
+
+    def printed(sudo):
+        program = [sudo, "python3", "-c", "print('x' * 16000)"]
+        arguments = [*command, given["ansible_become_password"], *program]
+        return int(subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    assert printed("sudo.ws") == 16000
+    assert printed("sudo") < 16000
