@@ -140,7 +140,11 @@ def database(host):
         yield {}
         return
     host.run_expect([0], "apt-get -q -y --no-install-recommends install postgresql")
-    statements = f"CREATE USER graphite PASSWORD $mark${ODD}$mark$;\nCREATE DATABASE graphite OWNER graphite;\n"
+    # An earlier run may have been ended before it removed the server, which logs statements that fail: with the password, "already exists".
+    statements = (
+        "DROP DATABASE IF EXISTS graphite WITH (FORCE);\nDROP USER IF EXISTS graphite;\n"
+        f"CREATE USER graphite PASSWORD $mark${ODD}$mark$;\nCREATE DATABASE graphite OWNER graphite;\n"
+    )
     in_host(host, "runuser", "-u", "postgres", "--", "psql", "-qX", stdin=statements)
     yield {"engine": "django.db.backends.postgresql", "name": "graphite", "user": "graphite", "password": ODD, "host": "127.0.0.1"}
     host.run_expect([0], "apt-get -q -y purge 'postgresql*'")
