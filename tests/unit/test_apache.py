@@ -400,6 +400,7 @@ APPLICATION = {"wsgi_script": "/srv/a.wsgi", "user": "root", "group": "root"}
         ({"wsgi_script": "/srv/my wiki/a.wsgi"}, "wsgi_script is '/srv/my wiki/a.wsgi'"),
         ({"python_path": "/srv/my wiki"}, "python_path is '/srv/my wiki'"),
         ({"python_home": "venv"}, "python_home is 'venv'"),
+        ({"home": "wiki"}, "home is 'wiki'"),
         ({"aliases": [{"url": "/static/", "path": "/srv/my wiki"}]}, "path of alias /static/ is '/srv/my wiki'"),
     ],
 )
@@ -441,20 +442,25 @@ def test_an_account_that_the_host_neither_knows_nor_gets_is_refused(examine):
 
 
 def test_a_user_without_a_home_directory_needs_a_directory_to_start_in(examine, monkeypatch):
-    homes = {"nobody": "/nonexistent", "alice": "/home/alice", "_graphite": "/nonexistent", "root": "/"}
+    # Apache's own user has a home directory that the package makes; mod_wsgi does not look at it.
+    homes = {"nobody": "/nonexistent", "alice": "/home/alice", "_graphite": "/nonexistent", "root": "/", "www-data": "/nonexistent"}
     monkeypatch.setattr(apache.pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir=homes[name]))
     monkeypatch.setattr(apache.os.path, "isdir", lambda path: path != "/nonexistent")
 
     def problems(user, sandbox=False, **more):
         return examine([site("wiki", user=user, group="root", **more)]).problems(sandbox)
 
-    (problem,) = problems("nobody")
+    (problem,) = problems("nobody", home="")
     assert problem.startswith("apache_wsgi_sites: the processes of site 'wiki' start in the home directory of the user 'nobody', ")
     assert problem.endswith(" which does not exist. Give the site a directory to start in, such as home: /.")
-    assert problems("nobody", home="/") == problems("_graphite") == problems("root", sandbox=True) == problems("alice") == []
+    (problem,) = problems("root", home="/nonexistent")
+    assert problem == "apache_wsgi_sites: site 'wiki' has home /nonexistent, which does not exist. Create it before."
+    assert problems("nobody", home="/") == problems("_graphite") == problems("www-data") == problems("root", sandbox=True) == []
     (problem,) = problems("alice", sandbox=True)
     assert "which apache_wsgi_sandbox hides" in problem
-    assert problems("alice", sandbox=True, readable=["/home/alice/wiki"]) == []
+    assert problems("alice") == problems("alice", sandbox=True, readable=["/home/alice/wiki"]) == []
+    assert problems("alice", sandbox=True, python_path="/home/alice") == []
+    assert problems("alice", sandbox=True, writable=["/home/alice/data"]) == []
 
 
 def test_modules_that_the_sites_need_are_enabled(examine):

@@ -282,29 +282,41 @@ def account_problems(site: dict) -> list[str]:
     return problems
 
 
-def home_problems(site: dict, sandbox: bool) -> list[str]:
+def home_problems(site: dict, run_user: str, bound: list[str] | None) -> list[str]:
     """Return a message if the processes of a site of ``apache_wsgi_sites`` would not find the directory in which they start.
 
-    mod_wsgi takes the home directory of their user (its documentation of ``WSGIDaemonProcess``, ``home``) and starts them again and
-    again where there is none.
+    mod_wsgi takes the home directory of their user if the site names no other (its documentation of ``WSGIDaemonProcess``, ``home``), but
+    not that of Apache's own user, ``run_user``. It starts the processes again and again where there is no such directory. ``bound``
+    has the paths that a sandbox shows of ``/home`` and the like; it is ``None`` without a sandbox.
     """
-    user = str(site.get("user") or "")
+    user, home = str(site.get("user") or ""), str(site.get("home") or "")
+    if home:
+        return (
+            []
+            if os.path.isdir(home)
+            else [f"apache_wsgi_sites: site '{site['name']}' has home {home}, which does not exist. Create it before."]
+        )
     try:
         home = pwd.getpwnam(user).pw_dir
     except KeyError:
         return []
-    if site.get("home") or user in _CREATED_ACCOUNTS:
+    if user in (run_user, *_CREATED_ACCOUNTS):
         return []
-    # What the site reads is there in a sandbox, with the directories above.
-    seen = [site.get("wsgi_script"), site.get("python_path"), site.get("python_home"), *(site.get("readable") or [])]
-    is_hidden = sandbox and f"{home}/".startswith(_HOMES) and not any(str(path).startswith(f"{home}/") for path in seen if path)
+    is_hidden = bound is not None and f"{home}/".startswith(_HOMES) and not any(f"{path}/".startswith(f"{home}/") for path in bound)
     if os.path.isdir(home) and not is_hidden:
         return []
     why = "apache_wsgi_sandbox hides" if is_hidden else "does not exist"
     return [
-        f"apache_wsgi_sites: the processes of site '{site['name']}' start in the home directory of the user '{site['user']}', {home}, which"
-        f" {why}. Give the site a directory to start in, such as home: /."
+        f"apache_wsgi_sites: the processes of site '{site['name']}' start in the home directory of the user '{user}', {home}, which {why}."
+        " Give the site a directory to start in, such as home: /."
     ]
+
+
+def _paths_of(site: dict) -> list[str]:
+    """Return the paths that a sandbox shows to a site."""
+    paths = [site.get("wsgi_script"), site.get("python_path"), site.get("python_home"), site.get("home")]
+    paths += [*(site.get("readable") or []), *(site.get("writable") or []), *(alias["path"] for alias in site.get("aliases") or [])]
+    return [str(path) for path in paths if path]
 
 
 def listens_of_sites(sites: list[dict], elsewhere: list[str]) -> dict[str, list[str]]:
@@ -473,9 +485,11 @@ class Examination:
         account and each home directory that is missing.
         """
         problems = []
+        run_user = run_account(self._root)["user"]
+        bound = [path for site in self._sites for path in _paths_of(site)] if sandbox else None
         site_ports = {port for site in self._sites for _address, port in site_listeners(site)}
         for site in self._sites:
-            problems += account_problems(site) + home_problems(site, sandbox)
+            problems += account_problems(site) + home_problems(site, run_user, bound)
             for (address, port), has_tls in zip(site_listeners(site), listeners_have_tls(site)):
                 variables = _TLS_PORT_VARIABLES if has_tls else _PORT_VARIABLES
                 problems += self._port_problems(site, address, port, variables.get(site["name"], ""))
