@@ -119,6 +119,9 @@ def test_every_play_that_reads_the_topology_describes_the_stack_first():
             tasks = [{key: value for key, value in task.items() if key != "name"} for task in play.get("pre_tasks") or play["tasks"]]
             reading += 1
             assert tasks[0] == described.get(path.stem, described["others"]), play["name"]
+            # ansible-core 2.18 and earlier evaluate them for this task as well.
+            values = [value for group in play.get("module_defaults", {}).values() for value in group.values()]
+            assert [value for value in values if read.search(str(value)) and "default(" not in value] == [], play["name"]
     assert reading > 10
 
 
