@@ -34,10 +34,10 @@ def site_with_a_provider(run_ansible):
         "ca_certificate": "/etc/ssl/directory.pem",
     }
     variables = json.dumps({"graphite_web_auth": {"openid_connect": provider}})
-    status, output, errors = run_ansible("ansible-playbook", ROOT / "playbooks" / "graphite_web.yml", "-vvv", "-e", variables)
+    status, output, errors = run_ansible("ansible-playbook", ROOT / "playbooks" / "site.yml", "-vvv", "-e", variables)
     assert status == 0, output + errors
     yield output + errors
-    status, output, errors = run_ansible("ansible-playbook", ROOT / "playbooks" / "graphite_web.yml", "-vvv")
+    status, output, errors = run_ansible("ansible-playbook", ROOT / "playbooks" / "site.yml", "-vvv")
     assert status == 0, output + errors
     assert SECRET not in output + errors
 

@@ -118,7 +118,7 @@ def test_an_apache_that_serves_something_else_gets_no_sandbox(host, playbook):
 
 def test_the_site_works_in_the_sandbox(host, playbook, http_get, login, exposure, tmp_path, wait_until):
     host.run("truncate --size 0 /var/log/apache2/*.log")
-    status, output = playbook("graphite_web.yml", {"apache_wsgi_sandbox": True})
+    status, output = playbook("site.yml", {"apache_wsgi_sandbox": True})
     assert status == 0, output[-3000:]
     assert exposure() <= 3.0
     # It can make its directories after a boot.
@@ -137,15 +137,16 @@ def test_the_site_works_in_the_sandbox(host, playbook, http_get, login, exposure
     assert host.run("systemctl reload apache2").rc == 0
     status, output = playbook("verify.yml", {"apache_wsgi_sandbox": True, "verify_artifacts_directory": str(tmp_path)})
     assert status == 0, output[-3000:]
-    status, output = playbook("graphite_web.yml", {"apache_wsgi_sandbox": True})
+    status, output = playbook("site.yml", {"apache_wsgi_sandbox": True})
     assert "changed=0 " in output.partition("PLAY RECAP")[2], output[-3000:]
     denied = host.run("grep -riE 'permission denied|operation not permitted|read-only file' /var/log/apache2 /var/log/graphite").stdout
     assert denied == ""
 
 
 def test_without_the_variable_the_sandbox_is_gone(host, playbook, exposure):
-    status, output = playbook("graphite_web.yml")
+    status, output = playbook("site.yml")
     assert status == 0, output[-3000:]
     assert not host.file(DROP_IN).exists
-    assert exposure() > 4  # on Debian 13 and earlier, 9
+    own = host.check_output("systemctl show --property MemoryDenyWriteExecute --value apache2.service")
+    assert exposure() > {"no": 8, "yes": 4}[own]  # where the package has a sandbox of its own
     assert all(host.service(unit).is_running for unit in UNITS)
