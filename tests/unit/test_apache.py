@@ -454,7 +454,7 @@ def test_a_user_without_a_home_directory_needs_a_directory_to_start_in(examine, 
     assert problem.startswith("apache_wsgi_sites: the processes of site 'wiki' start in the home directory of the user 'nobody', ")
     assert problem.endswith(" which does not exist. Give the site a directory to start in, such as home: /.")
     (problem,) = problems("root", home="/nonexistent")
-    assert problem == "apache_wsgi_sites: site 'wiki' has home /nonexistent, which does not exist. Create it before."
+    assert problem == "apache_wsgi_sites: site 'wiki' has home /nonexistent, which does not exist. Create the directory first."
     assert problems("nobody", home="/") == problems("_graphite") == problems("www-data") == problems("root", sandbox=True) == []
     (problem,) = problems("alice", sandbox=True)
     assert "which apache_wsgi_sandbox hides" in problem

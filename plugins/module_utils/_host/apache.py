@@ -291,11 +291,8 @@ def home_problems(site: dict, run_user: str, bound: list[str] | None) -> list[st
     """
     user, home = str(site.get("user") or ""), str(site.get("home") or "")
     if home:
-        return (
-            []
-            if os.path.isdir(home)
-            else [f"apache_wsgi_sites: site '{site['name']}' has home {home}, which does not exist. Create it before."]
-        )
+        missing = f"apache_wsgi_sites: site '{site['name']}' has home {home}, which does not exist. Create the directory first."
+        return [] if os.path.isdir(home) else [missing]
     try:
         home = pwd.getpwnam(user).pw_dir
     except KeyError:
@@ -382,6 +379,7 @@ class Examination:
         self, root: str, sites: list[dict], sockets: list[Socket], packaged: str, names: Callable[[], list[str]], disable_default_site: bool
     ) -> None:
         self._root = root
+        self.account = run_account(root)
         self._own = {site["name"] for site in sites}
         self._sites = [site for site in sites if site.get("state", "present") == "present"]
         self._has_tls = any(site.get("tls") for site in self._sites)
@@ -485,11 +483,10 @@ class Examination:
         account and each home directory that is missing.
         """
         problems = []
-        run_user = run_account(self._root)["user"]
         bound = [path for site in self._sites for path in _paths_of(site)] if sandbox else None
         site_ports = {port for site in self._sites for _address, port in site_listeners(site)}
         for site in self._sites:
-            problems += account_problems(site) + home_problems(site, run_user, bound)
+            problems += account_problems(site) + home_problems(site, self.account["user"], bound)
             for (address, port), has_tls in zip(site_listeners(site), listeners_have_tls(site)):
                 variables = _TLS_PORT_VARIABLES if has_tls else _PORT_VARIABLES
                 problems += self._port_problems(site, address, port, variables.get(site["name"], ""))
@@ -690,7 +687,6 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
     packaged = _packaged_checksums()
     default_site = packaged.get(f"{ROOT}/sites-available/{DEFAULT_SITE}.conf", "unknown")
     examination = Examination(root, sites, sockets, default_site, _derived_names, disable_default_site)
-    account = run_account(root)
     recorded = _recorded_modules()
     customizations = examination.customizations(packaged)
     return {
@@ -711,8 +707,8 @@ def describe(root: str, sites: list[dict], sockets: list[Socket], disable_defaul
         "default_site_changed": examination.default_site_changed,
         "customizations": customizations,
         "is_version_free": examination.is_version_free(packaged),
-        "run_user": account["user"],
-        "run_group": account["group"],
+        "run_user": examination.account["user"],
+        "run_group": examination.account["group"],
     }
 
 
